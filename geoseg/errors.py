@@ -1,0 +1,65 @@
+"""The one error tree of geoseg.
+
+Every error that a user can cause is one of these; its message names the thing (file, key,
+option), says what is wrong with it and what to do. The command line prints the message alone.
+
+    GeosegError                 exit code 1
+    ├── UsageError              exit code 2: an option or argument makes no sense
+    │   └── ConfigError         ... in a YAML file
+    ├── SceneError              a raster cannot be opened, read, or used with this model
+    │   └── ContractError       the scene does not fit the model's contract (preflight)
+    ├── AoiError                the area of interest is unusable
+    ├── ModelError              a bundle is missing, broken, tampered with, or cannot be built
+    ├── DataError               training data or labels are unusable
+    ├── OutputError             an output cannot be written
+    └── MissingDependencyError  an optional package is not installed (names the pip extra)
+"""
+
+from __future__ import annotations
+
+
+class GeosegError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+    exit_code = 1
+
+
+class UsageError(GeosegError):
+    """An option or argument makes no sense, alone or beside the others."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file has an unknown key or a value of the wrong kind."""
+
+
+class SceneError(GeosegError):
+    """A raster cannot be opened or read."""
+
+
+class ContractError(SceneError):
+    """A scene does not fit the model's contract, and cannot be made to fit."""
+
+
+class AoiError(GeosegError):
+    """An area of interest is empty, invalid, without CRS, or outside the scene."""
+
+
+class ModelError(GeosegError):
+    """A model bundle is missing, incomplete, tampered with, or cannot be built."""
+
+
+class DataError(GeosegError):
+    """Training data or labels cannot be used."""
+
+
+class OutputError(GeosegError):
+    """An output cannot be written, or exists already."""
+
+
+class MissingDependencyError(GeosegError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'geoseg[{extra}]'")

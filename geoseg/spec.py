@@ -1,0 +1,274 @@
+"""The contract of a model: what it wants to see and what it gives, to and from STAC MLM JSON.
+
+`model.json` in a bundle is a STAC Item (1.1) with the MLM extension v1.5. What MLM has no field
+for carries the prefix `geoseg:`. Unknown fields are kept out, missing ones named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from geoseg.errors import ModelError
+from geoseg.grid import Tiling
+
+MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
+FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+
+Task = Literal["semantic-segmentation", "instance-segmentation"]
+Activation = Literal["sigmoid", "softmax", "none"]
+BACKGROUND = 0  # the class id that is never turned into polygons
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One input band: `name` (red, nir, B08 ...); `common_name` as in the STAC eo extension."""
+
+    name: str
+    common_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """One class: `id` is its value in masks (0 = background, 255 is no data), `color` #rrggbb."""
+
+    id: int
+    name: str
+    color: str = "#e6550d"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.id <= 254:
+            raise ModelError(f"class {self.name!r}: id {self.id} is not in 0..254")
+        if not re.fullmatch(r"#[0-9a-fA-F]{6}", self.color):
+            raise ModelError(f"class {self.name!r}: color {self.color!r} is not #rrggbb")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """The network sees (clip(value, *clip) - offset) / scale, per band, value as in the raster."""
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.offset) != len(self.scale):
+            raise ModelError("scaling: as many offsets as scales are needed, one per band")
+        if any(s == 0 for s in self.scale):
+            raise ModelError("scaling: a scale of 0 would divide by zero")
+
+    def after(self, low: float, high: float, *, target: tuple[float, float]) -> Scaling:
+        """This scaling for values that first have to be stretched from low..high to `target`."""
+        gain = (target[1] - target[0]) / (high - low)
+        shift = target[0] - low * gain
+        return Scaling(
+            offset=tuple((o - shift) / gain for o in self.offset),
+            scale=tuple(s / gain for s in self.scale),
+            clip=(low, high),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All that is known of a model besides its weights.
+
+    bands, scaling: in the order of the network's channels. dtype, value_range: of the rasters
+    that it was trained on. gsd: metres per pixel. classes: in the order of the output channels
+    (one class with a sigmoid). threshold: decision level of a sigmoid. temperature: the scores
+    are divided by it before the activation, fitted on validation data so that probabilities are
+    honest (Guo et al. 2017). arguments: rebuild the network through `geoseg.models.build`.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    bands: tuple[Band, ...]
+    scaling: Scaling
+    gsd: float
+    classes: tuple[ClassInfo, ...]
+    tiling: Tiling
+    task: Task = "semantic-segmentation"
+    activation: Activation = "sigmoid"
+    threshold: float = 0.5
+    temperature: float = 1.0
+    dtype: str = "uint8"
+    value_range: tuple[float, float] = (0.0, 255.0)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    license: str = "other"
+    created: str = "2026-01-01T00:00:00Z"
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.scaling.offset) != len(self.bands):
+            raise ModelError(
+                f"model {self.name}: {len(self.bands)} bands, "
+                f"but scaling for {len(self.scaling.offset)}"
+            )
+        if not self.gsd > 0:
+            raise ModelError(f"model {self.name}: a GSD of {self.gsd} m is not positive")
+        if not self.classes:
+            raise ModelError(f"model {self.name}: no classes")
+        if self.activation == "sigmoid" and len(self.classes) != 1:
+            raise ModelError(f"model {self.name}: a sigmoid has one class, not {len(self.classes)}")
+        if len({c.id for c in self.classes}) != len(self.classes):
+            raise ModelError(f"model {self.name}: two classes have the same id")
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class id -> name, without the background."""
+        return {c.id: c.name for c in self.classes if c.id != BACKGROUND}
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.version}" if self.version else self.name
+
+
+def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`spec` as a STAC Item; `assets` are the files of the bundle, as STAC assets."""
+    offset, scale = spec.scaling.offset, spec.scaling.scale
+    bands = [b.name for b in spec.bands]
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [MLM_SCHEMA, CLASSIFICATION_SCHEMA, FILE_SCHEMA],
+        "id": spec.id,
+        "geometry": None,
+        "properties": {
+            "title": spec.name,
+            "description": spec.description or spec.name,
+            "license": spec.license,
+            "datetime": spec.created,
+            "version": spec.version,
+            "gsd": spec.gsd,
+            "bands": [
+                {"name": b.name, **({"eo:common_name": b.common_name} if b.common_name else {})}
+                for b in spec.bands
+            ],
+            "mlm:name": spec.name,
+            "mlm:architecture": spec.architecture,
+            "mlm:tasks": [spec.task],
+            "mlm:framework": "pytorch",
+            "mlm:hyperparameters": dict(spec.arguments),
+            "mlm:input": [
+                {
+                    "name": "chip",
+                    "bands": bands,
+                    "input": {
+                        "shape": [-1, len(bands), -1, -1],
+                        "dim_order": ["batch", "bands", "height", "width"],
+                        "data_type": "float32",
+                    },
+                    "value_scaling": [
+                        {"type": "z-score", "mean": o, "stddev": s}
+                        for o, s in zip(offset, scale, strict=True)
+                    ],
+                    "resize_type": None,
+                }
+            ],
+            "mlm:output": [
+                {
+                    "name": "scores",
+                    "tasks": [spec.task],
+                    "result": {
+                        "shape": [-1, len(spec.classes), -1, -1],
+                        "dim_order": ["batch", "class", "height", "width"],
+                        "data_type": "float32",
+                    },
+                    "classification:classes": [
+                        {"value": c.id, "name": c.name, "color_hint": c.color[1:].upper()}
+                        for c in spec.classes
+                    ],
+                }
+            ],
+            "geoseg:activation": spec.activation,
+            "geoseg:threshold": spec.threshold,
+            "geoseg:temperature": spec.temperature,
+            "geoseg:source_dtype": spec.dtype,
+            "geoseg:value_range": list(spec.value_range),
+            "geoseg:clip": list(spec.scaling.clip) if spec.scaling.clip else None,
+            "geoseg:tiling": {
+                "size": spec.tiling.size,
+                "overlap": spec.tiling.overlap,
+                "stride": spec.tiling.stride,
+                "fixed": spec.tiling.fixed,
+            },
+            "geoseg:metrics": dict(spec.metrics),
+        },
+        "links": [],
+        "assets": {key: dict(asset) for key, asset in assets.items()},
+    }
+
+
+def from_item(item: Mapping[str, Any], *, source: str) -> ModelSpec:
+    """The contract in a STAC Item; `source` names the file in error messages."""
+    try:
+        return _from_item(item)
+    except KeyError as e:
+        raise ModelError(f"{source}: {e.args[0]!r} is missing; is this a geoseg bundle?") from e
+    except (TypeError, ValueError, IndexError, AttributeError) as e:
+        raise ModelError(f"{source}: not a model item that geoseg understands ({e})") from e
+
+
+def _from_item(item: Mapping[str, Any]) -> ModelSpec:
+    p = item["properties"]
+    inputs, outputs = p["mlm:input"][0], p["mlm:output"][0]
+    common = {b["name"]: b.get("eo:common_name") for b in p.get("bands", ())}
+    names = [b if isinstance(b, str) else b["name"] for b in inputs["bands"]]
+    offset, scale = _affine_scaling(inputs.get("value_scaling"), len(names))
+    low, high = p.get("geoseg:value_range", (0.0, 255.0))
+    clip = p.get("geoseg:clip")
+    return ModelSpec(
+        name=p["mlm:name"],
+        version=str(p.get("version", "")),
+        architecture=p["mlm:architecture"],
+        task=p["mlm:tasks"][0],
+        bands=tuple(Band(n, common.get(n)) for n in names),
+        scaling=Scaling(offset, scale, (float(clip[0]), float(clip[1])) if clip else None),
+        gsd=float(p["gsd"]),
+        classes=tuple(
+            ClassInfo(int(c["value"]), c["name"], "#" + c.get("color_hint", "E6550D").lower())
+            for c in outputs["classification:classes"]
+        ),
+        tiling=Tiling(**p["geoseg:tiling"]),
+        activation=p["geoseg:activation"],
+        threshold=float(p.get("geoseg:threshold", 0.5)),
+        temperature=float(p.get("geoseg:temperature", 1.0)),
+        dtype=p.get("geoseg:source_dtype", "uint8"),
+        value_range=(float(low), float(high)),
+        arguments=p.get("mlm:hyperparameters", {}),
+        description=p.get("description", ""),
+        license=p.get("license", "other"),
+        created=p.get("datetime") or "2026-01-01T00:00:00Z",
+        metrics=p.get("geoseg:metrics", {}),
+    )
+
+
+def _affine_scaling(
+    entries: list[Mapping[str, Any]] | None, bands: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """MLM value_scaling (one entry per band, or one for all) as offsets and scales."""
+    if not entries:
+        return (0.0,) * bands, (1.0,) * bands
+    pairs = []
+    for entry in entries:
+        match entry["type"]:
+            case "z-score":
+                pairs.append((float(entry["mean"]), float(entry["stddev"])))
+            case "min-max":
+                low, high = float(entry["minimum"]), float(entry["maximum"])
+                pairs.append((low, high - low))
+            case "offset":
+                pairs.append((float(entry["value"]), 1.0))
+            case "scale":
+                pairs.append((0.0, float(entry["value"])))
+            case other:
+                raise ModelError(f"value_scaling of type {other!r} is not supported")
+    if len(pairs) == 1:
+        pairs *= bands
+    if len(pairs) != bands:
+        raise ModelError(f"{len(pairs)} value_scaling entries for {bands} bands")
+    return tuple(o for o, _ in pairs), tuple(s for _, s in pairs)
