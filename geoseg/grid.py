@@ -13,6 +13,7 @@ beyond the grid only to the next multiple of the stride, or where the model's in
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -143,16 +144,22 @@ class Tiling:
             )
 
 
+Span = tuple[int, int, int, int]  # along one axis: read start, read size, write start, write stop
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The tiles over a grid: `rows` of tiles, top to bottom, each left to right.
 
     Tiles that the caller does not want (outside the area of interest) are left out, so a row
-    may be empty; their pixels stay without class. `tile_shape` is (height, width) of every read.
+    may be empty; their pixels stay without class. `tile_shape` is (height, width) of every read;
+    `row_spans` and `col_spans` are those of the full lattice, also where tiles are left out.
     """
 
     grid: Grid
     tile_shape: tuple[int, int]
+    row_spans: tuple[Span, ...] = field(repr=False)
+    col_spans: tuple[Span, ...] = field(repr=False)
     rows: tuple[tuple[Tile, ...], ...] = field(repr=False)
 
     @property
@@ -175,8 +182,8 @@ def plan(grid: Grid, tiling: Tiling, *, keep: Callable[[Window], bool] | None = 
     All reads have one shape, neighbours share at least `tiling.overlap` pixels, starts are
     multiples of `tiling.stride`, and the write windows of all tiles partition the grid.
     """
-    row_spans = _spans(grid.height, tiling)
-    col_spans = _spans(grid.width, tiling)
+    row_spans = axis_spans(grid.height, tiling)
+    col_spans = axis_spans(grid.width, tiling)
     rows = []
     for i, (row, height, top, bottom) in enumerate(row_spans):
         tiles = (
@@ -188,15 +195,16 @@ def plan(grid: Grid, tiling: Tiling, *, keep: Callable[[Window], bool] | None = 
             for j, (col, width, left, right) in enumerate(col_spans)
         )
         rows.append(tuple(t for t in tiles if keep is None or keep(t.read)))
-    return Plan(grid, (row_spans[0][1], col_spans[0][1]), tuple(rows))
+    shape = (row_spans[0][1], col_spans[0][1])
+    return Plan(grid, shape, row_spans, col_spans, tuple(rows))
 
 
 def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _spans(length: int, tiling: Tiling) -> list[tuple[int, int, int, int]]:
-    """Along one axis: (read start, read size, write start, write stop) of every tile."""
+def axis_spans(length: int, tiling: Tiling) -> tuple[Span, ...]:
+    """The spans of all tiles along one axis of `length` pixels."""
     stride, overlap = tiling.stride, round_up(tiling.overlap, tiling.stride)
     covered = round_up(length, stride)
     if tiling.fixed:
@@ -208,9 +216,9 @@ def _spans(length: int, tiling: Tiling) -> list[tuple[int, int, int, int]]:
     slack = max(0, covered - size)
     starts = [i * slack // max(1, count - 1) // stride * stride for i in range(count)]
     # Neighbours meet in the middle of what both have read.
-    cuts = [(left + size + right) // 2 for left, right in zip(starts, starts[1:], strict=False)]
+    cuts = [(left + size + right) // 2 for left, right in itertools.pairwise(starts)]
     bounds = [0, *cuts, length]
-    return [(start, size, bounds[i], bounds[i + 1]) for i, start in enumerate(starts)]
+    return tuple((start, size, bounds[i], bounds[i + 1]) for i, start in enumerate(starts))
 
 
 def _fewest_pixels(covered: int, size: int, overlap: int, stride: int) -> tuple[int, int]:
