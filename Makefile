@@ -1,0 +1,41 @@
+# Two commands for a bare clone: `make demo` and `make test`. They need Python 3.11 to 3.13
+# with venv (Debian: apt-get install python3 python3-venv make), and a package index.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+OUT    ?= out
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types check benchmark clean
+
+demo: $(VENV)/.installed  ## buildings out of a real aerial image
+	mkdir -p $(OUT)
+	$(BIN)/geoseg predict tests/data/banepa.tif -o $(OUT)/buildings.gpkg --overwrite
+	$(BIN)/geoseg preview $(OUT)/buildings.gpkg tests/data/banepa.tif -o $(OUT)/buildings.png
+
+test: $(VENV)/.tested  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tested
+	$(BIN)/mypy
+
+check: lint types test  ## what CI runs
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) dist

@@ -1,0 +1,335 @@
+"""The command line: each verb is one library function; imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from geoseg import __version__
+from geoseg.errors import GeosegError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+
+class Verbs(click.Group):
+    """Lists the verbs in the order of a day's work, and turns errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GeosegError as e:
+            _fail(type(e).__name__, str(e), e.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("Interrupted", "interrupted; nothing was written", 130)
+
+
+def _fail(kind: str, message: str, exit_code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        emit({"event": "error", "kind": kind, "message": message, "exit_code": exit_code})
+    else:
+        click.echo(f"geoseg: {message}", err=True)
+    sys.exit(exit_code)
+
+
+def emit(record: Any) -> None:
+    """One JSON line on stdout, at once."""
+    click.echo(json.dumps(record, default=str))
+    sys.stdout.flush()
+
+
+@click.group(cls=Verbs, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="geoseg")
+def cli() -> None:
+    """Georeferenced polygons out of imagery of any size, by deep learning.
+
+    \b
+    geoseg predict scene.tif -o buildings.gpkg
+    """
+
+
+def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how a scene is read and cut; the same in predict and plan."""
+    for option in reversed(
+        [
+            click.option(
+                "-m",
+                "--model",
+                multiple=True,
+                metavar="MODEL",
+                help="Bundle: name, folder or zip. Several: mean of probabilities.",
+            ),
+            click.option(
+                "--aoi",
+                type=click.Path(path_type=Path),
+                help="Vector file, any CRS: only what lies inside is predicted.",
+            ),
+            click.option(
+                "--bands",
+                metavar="B,B,...",
+                callback=_comma,
+                help="Scene's bands for the model's: numbers from 1, or names.",
+            ),
+            click.option(
+                "--gsd",
+                type=float,
+                metavar="M",
+                help="Metres per pixel of the scene, if it does not know or is wrong.",
+            ),
+            click.option("--nodata", type=float, help="Value that means no data."),
+            click.option(
+                "--stretch",
+                metavar="auto|none|LOW,HIGH",
+                callback=_stretch,
+                help="Values of the scene that become the model's range.",
+            ),
+            click.option("--tile", type=int, metavar="PX", help="Edge of the tiles."),
+            click.option(
+                "--overlap", type=int, metavar="PX", help="What neighbouring tiles share."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how the model runs."""
+    for option in reversed(
+        [
+            click.option("--device", default=None, metavar="auto|cpu|cuda|mps"),
+            click.option(
+                "--precision",
+                default=None,
+                type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            ),
+            click.option("--runtime", default=None, metavar="auto|torch"),
+            click.option("--batch", type=int, metavar="N", help="Tiles that go through at once."),
+            click.option("--threads", type=int, metavar="N", help="CPU threads of the model."),
+            click.option(
+                "--tta",
+                metavar="A,A,...",
+                callback=_comma,
+                help="Test-time augmentation: hflip, vflip, rot90, scale:0.75 ...",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _comma(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    return tuple(int(v) if v.strip().isdigit() else v.strip() for v in value.split(","))
+
+
+def _stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None or value in ("auto", "none"):
+        return value
+    try:
+        low, high = (float(v) for v in value.split(","))
+    except ValueError:
+        raise click.BadParameter("auto, none, or two numbers LOW,HIGH") from None
+    return low, high
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Only what the user said; the defaults live in PredictOptions."""
+    return {k: v for k, v in options.items() if v is not None and v != ()}
+
+
+@cli.command()
+@click.argument("scene")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Polygons: .gpkg .parquet .fgb .geojson .geojsonl .shp",
+)
+@scene_options
+@click.option(
+    "--stitch", type=click.Choice(["blend", "crop"]), help="How overlapping tiles are joined."
+)
+@runtime_options
+@click.option("--threshold", type=float, help="Decision level of a one-class model.")
+@click.option("--min-area", type=float, metavar="M2", help="Drop polygons smaller than this.")
+@click.option("--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres.")
+@click.option("--crs", help="CRS of the polygons, instead of the scene's.")
+@click.option("--mask", type=click.Path(path_type=Path), help="Also the class mask, as a COG.")
+@click.option(
+    "--probabilities",
+    type=click.Path(path_type=Path),
+    help="Also the probability of each class, as a COG.",
+)
+@click.option(
+    "--raster-grid",
+    type=click.Choice(["model", "scene"]),
+    help="Pixels of those rasters: at the model's GSD, or the scene's own.",
+)
+@overwrite
+@as_json
+def predict(
+    scene: str, output: Path | None, model: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
+    """Segment SCENE (file, VRT, URL) and write georeferenced polygons."""
+    from geoseg.predict import predict as run
+    from geoseg.registry import DEFAULT_MODEL
+    from geoseg.terminal import narrate, summary
+
+    with narrate(as_json) as listener:
+        result = run(
+            scene, output, model=model or DEFAULT_MODEL, listener=listener, **given(options)
+        )
+    if not as_json:
+        click.echo(summary(result))
+
+
+@cli.command()
+@click.argument("scene")
+@as_json
+def info(scene: str, as_json: bool) -> None:
+    """Show what geoseg sees in SCENE."""
+    from geoseg.preflight import describe
+    from geoseg.terminal import table
+
+    about = describe(scene).as_dict()
+    emit(about) if as_json else click.echo(table(about))
+
+
+@cli.command()
+@click.argument("scene")
+@scene_options
+@runtime_options
+@as_json
+def plan(scene: str, model: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Show tiles, reads, memory and estimated time of a run, without running it."""
+    from geoseg.registry import DEFAULT_MODEL
+    from geoseg.survey import survey
+    from geoseg.terminal import narrate, table
+
+    with narrate(as_json) as listener:
+        estimate = survey(
+            scene, model=model or DEFAULT_MODEL, listener=listener, **given(options)
+        ).as_dict()
+    emit(estimate) if as_json else click.echo(table(estimate))
+
+
+@cli.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data, if elsewhere.")
+@click.option("--steps", type=int, help="Train for this many steps instead.")
+def train(recipe: Path, output: Path | None, data: Path | None, steps: int | None) -> None:
+    """Train a model by RECIPE (YAML, see configs/) and write its bundle."""
+    from geoseg.train import train as run
+
+    click.echo(run(recipe, output=output, data=data, steps=steps))
+
+
+@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("scene")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture (PNG)."
+)
+@click.option("--width", type=int, default=1600, show_default=True, help="Pixels across.")
+@click.option("--bounds", metavar="W,S,E,N", help="Part of the scene, in its CRS.")
+def preview(result: Path, scene: str, output: Path, width: int, bounds: str | None) -> None:
+    """Draw the polygons of RESULT over SCENE."""
+    from geoseg.preview import preview as draw
+
+    box = tuple(float(v) for v in bounds.split(",")) if bounds else None
+    click.echo(draw(result, scene, output, width=width, bounds=box))
+
+
+@cli.group(cls=Verbs)
+def model() -> None:
+    """List, show, check and get models."""
+
+
+@model.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Models that can be named."""
+    from geoseg.registry import list_models
+    from geoseg.terminal import rows
+
+    entries = [entry.as_dict() for entry in list_models()]
+    if as_json:
+        for entry in entries:
+            emit(entry)
+    else:
+        click.echo(rows(entries))
+
+
+@model.command()
+@click.argument("name")
+@as_json
+def show(name: str, as_json: bool) -> None:
+    """The contract of a model and its card."""
+    from geoseg.bundle import Bundle
+    from geoseg.registry import find
+
+    bundle = Bundle.open(find(name))
+    emit(bundle.item) if as_json else click.echo(bundle.card)
+
+
+@model.command()
+@click.argument("name")
+@click.option("--device", default="auto")
+@as_json
+def check(name: str, device: str, as_json: bool) -> None:
+    """Run the model's golden sample and compare."""
+    from geoseg import runtime
+    from geoseg.bundle import Bundle
+    from geoseg.registry import find
+
+    bundle = Bundle.open(find(name))
+    report = bundle.check(runtime.load([bundle], device=device))
+    emit(report.as_dict()) if as_json else click.echo(str(report))
+    if not report.ok:
+        sys.exit(1)
+
+
+@model.command()
+@click.argument("source")
+@click.option("--name", help="Name to keep it under.")
+def pull(source: str, name: str | None) -> None:
+    """Get a model: folder, zip, http(s) address, or Hugging Face repository (owner/name)."""
+    from geoseg.registry import pull as get
+
+    click.echo(get(source, name=name))
+
+
+@cli.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Versions, devices, models, and trouble with GDAL or PROJ."""
+    from geoseg.doctor import examine
+    from geoseg.terminal import table
+
+    report = examine()
+    emit(report.as_dict()) if as_json else click.echo(table(report.as_dict()))
+    if report.trouble:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: SIGTERM ends a run as Ctrl-C does, with nothing half-written."""
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    cli(prog_name="geoseg")

@@ -1,0 +1,52 @@
+"""Events of a run, for progress bars and for other programs (`--json`, one object a line).
+
+{"event": "start",    "scene", "model", "device", "tiles"}
+{"event": "info" | "warning", "topic", "message"}          from preflight
+{"event": "progress", "done", "tiles", "seconds", "eta"}   tiles passed, incl. skipped ones
+{"event": "result",   ...}                                 fields of the verb's result
+{"event": "error",    "kind", "message", "exit_code"}      the last one, where a run fails
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from geoseg.grid import Tile
+
+Event = Mapping[str, Any]
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of a caller who does not care."""
+
+
+class Progress:
+    """Turns finished tiles into progress events, at most ten a second."""
+
+    def __init__(
+        self, listener: Listener, order: Mapping[int, int], *, every: float = 0.1, **about: str
+    ) -> None:
+        self._listener, self._order, self._every = listener, order, every
+        self._started = self._last = time.perf_counter()
+        listener({"event": "start", **about, "tiles": len(order)})
+
+    def update(self, tile: Tile) -> None:
+        """`tile` is done, and so are all before it (skipped for lack of data, if not predicted)."""
+        now, done = time.perf_counter(), self._order[tile.index]
+        total = len(self._order)
+        if now - self._last < self._every and done < total:
+            return
+        self._last = now
+        seconds = now - self._started
+        self._listener(
+            {
+                "event": "progress",
+                "done": done,
+                "tiles": total,
+                "seconds": round(seconds, 2),
+                "eta": round(seconds / done * (total - done), 2),
+            }
+        )

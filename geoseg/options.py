@@ -1,0 +1,78 @@
+"""The options of a prediction, one typed table for the library, the command line and YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from geoseg.config import Strict, check
+from geoseg.grid import Tiling
+from geoseg.spec import ModelSpec
+
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class PredictOptions(Strict):
+    """How to read the scene, run the model, stitch, and write.
+
+    aoi:           vector file; only what lies inside is predicted.
+    bands:         the scene's bands for the model's, by number (from 1), name or colour.
+    gsd:           metres per pixel of the scene, where its georeference is missing or wrong.
+    nodata:        value that means no data, where the file does not say so.
+    stretch:       values of the scene that become the model's value range: auto (by preflight),
+                   none, or a pair (low, high).
+    tile, overlap: edge of the tiles and what neighbours share, in pixels at the model's GSD;
+                   chosen by the planner when not given.
+    stitch:        blend (weighted mean over the overlaps) or crop.
+    batch, device, precision, runtime, threads: how the model runs; chosen when not given.
+    tta:           test-time augmentation: hflip, vflip, rot90, scale:0.75 ...
+    threshold:     decision level of a one-class model, instead of the model's own.
+    min_area:      drop polygons smaller than this, in square metres.
+    simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
+    crs:           CRS of the polygons, instead of the scene's.
+    mask:          also write the class mask as a COG.
+    probabilities: also write the probability of each class as a COG.
+    raster_grid:   both rasters on the model's grid (its GSD) or resampled to the scene's own.
+    overwrite:     replace outputs that exist.
+    """
+
+    aoi: Path | None = None
+    bands: tuple[int | str, ...] | None = None
+    gsd: Annotated[float, Field(gt=0)] | None = None
+    nodata: float | None = None
+    stretch: Literal["auto", "none"] | tuple[float, float] = "auto"
+    tile: Count | None = None
+    overlap: Annotated[int, Field(ge=0)] | None = None
+    stitch: Literal["blend", "crop"] = "blend"
+    batch: Count | None = None
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    runtime: str = "auto"
+    threads: Count | None = None
+    tta: tuple[str, ...] = ()
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    min_area: NonNegative = 0.0
+    simplify: NonNegative = 0.0
+    crs: str | None = None
+    mask: Path | None = None
+    probabilities: Path | None = None
+    raster_grid: Literal["model", "scene"] = "model"
+    overwrite: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> PredictOptions:
+        """Options from keywords; a wrong one is a ConfigError that names it."""
+        return check(values, cls, source="predict")
+
+    def tiling(self, spec: ModelSpec) -> Tiling:
+        """The model's tiling, with what the user fixed."""
+        own = spec.tiling
+        if self.tile is None and self.overlap is None:
+            return own
+        size = self.tile or own.size
+        overlap = min(own.overlap, size // 4) if self.overlap is None else self.overlap
+        return Tiling(size, overlap, own.stride, fixed=own.fixed or self.tile is not None)

@@ -1,0 +1,148 @@
+"""All that a run writes, fed with finished rows: polygons, class mask, probabilities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoseg.errors import UsageError
+from geoseg.options import PredictOptions
+from geoseg.predictions import Rows
+from geoseg.sinks import PROBABILITY_NODATA, RasterSink, VectorSink, encode_probability
+from geoseg.spec import BACKGROUND, ModelSpec
+from geoseg.vectorize import Polygonizer, Polygons, features
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+    from geoseg.grid import Grid
+
+MASK_NODATA = 255
+BATCH = 20_000  # polygons that are turned into features at a time
+
+
+class Outputs:
+    """Turns rows into the files that were asked for; counts what it wrote."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        spec: ModelSpec,
+        options: PredictOptions,
+        *,
+        vectors: VectorSink | None,
+        mask: RasterSink | None,
+        probabilities: RasterSink | None,
+    ) -> None:
+        self._grid, self._spec, self._options = grid, spec, options
+        self._vectors, self._mask, self._probabilities = vectors, mask, probabilities
+        self._polygonizer = Polygonizer(grid.width, whole_clusters=options.simplify > 0)
+        self._waiting: list[Polygons] = []
+        self.polygons: Counter[str] = Counter()
+        self.area_m2: Counter[str] = Counter()
+
+    def write(self, rows: Rows) -> None:
+        """Take in the next finished rows."""
+        if self._mask is not None:
+            self._mask.write(rows.row, np.where(rows.valid, rows.labels, MASK_NODATA)[None])
+        if self._probabilities is not None:
+            self._probabilities.write(rows.row, encode_probability(rows.scores, rows.valid))
+        if self._vectors is not None:
+            self._waiting.append(self._polygonizer.add(rows.labels, rows.confidence))
+            if sum(map(len, self._waiting)) >= BATCH:
+                self._flush()
+
+    def finish(self) -> None:
+        """No more rows come: the polygons that were still open are final now."""
+        if self._vectors is not None:
+            self._waiting.append(self._polygonizer.finish())
+            self._flush()
+
+    def _flush(self) -> None:
+        frame = features(
+            Polygons.concat(self._waiting),
+            transform=self._grid.transform,
+            crs=self._grid.crs,
+            classes=self._spec.names,
+            to_crs=self._options.crs,
+            simplify_m=self._options.simplify,
+            min_area_m2=self._options.min_area,
+        )
+        self._waiting.clear()
+        for name, group in frame.groupby("class", observed=True)["area_m2"]:
+            self.polygons[name] += len(group)
+            self.area_m2[name] += float(group.sum())
+        if self._vectors is not None:
+            self._vectors.write(frame)
+
+
+@contextmanager
+def open_outputs(
+    path: Path | None,
+    grid: Grid,
+    native: Grid,
+    spec: ModelSpec,
+    options: PredictOptions,
+    *,
+    metadata: Mapping[str, str],
+) -> Iterator[Outputs]:
+    """Open every output that was asked for; they appear together when the block ends well."""
+    target = native if options.raster_grid == "scene" else None
+    with ExitStack() as stack:
+        vectors = mask = probabilities = None
+        if options.mask is not None:
+            mask = stack.enter_context(
+                RasterSink.open(
+                    options.mask,
+                    grid,
+                    bands=1,
+                    dtype="uint8",
+                    nodata=MASK_NODATA,
+                    colors={c.id: c.color for c in spec.classes if c.id != BACKGROUND},
+                    descriptions=["class"],
+                    overviews="mode",
+                    target=target,
+                    metadata=metadata,
+                    overwrite=options.overwrite,
+                )
+            )
+        if options.probabilities is not None:
+            probabilities = stack.enter_context(
+                RasterSink.open(
+                    options.probabilities,
+                    grid,
+                    bands=len(spec.classes),
+                    dtype="uint16",
+                    nodata=PROBABILITY_NODATA,
+                    descriptions=[c.name for c in spec.classes],
+                    overviews="average",
+                    target=target,
+                    metadata=metadata,
+                    overwrite=options.overwrite,
+                )
+            )
+        if path is not None:
+            crs: CRS | str | None = options.crs or grid.crs
+            vectors = stack.enter_context(
+                VectorSink.open(path, crs=crs, overwrite=options.overwrite, metadata=metadata)
+            )
+        outputs = Outputs(
+            grid, spec, options, vectors=vectors, mask=mask, probabilities=probabilities
+        )
+        yield outputs
+        outputs.finish()
+
+
+def check_asked(path: Path | None, options: PredictOptions) -> None:
+    """At least one output, and no two of the same name."""
+    asked = [p for p in (path, options.mask, options.probabilities) if p is not None]
+    if not asked:
+        raise UsageError("nothing to write: give an output, mask or probabilities")
+    names = [p.expanduser().absolute() for p in asked]
+    if len(set(names)) != len(names):
+        raise UsageError("two outputs have the same name: give each its own")

@@ -1,0 +1,174 @@
+"""From a scene to polygons.
+
+A Scene is cut into Tiles; each Tile reads a Chip; a Runtime turns a batch of Chips into
+Predictions; a Mosaic stitches them and yields Rows; the Outputs turn rows into features and
+rasters and write them. Reading and the network run ahead in threads of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import geoseg
+from geoseg import registry, runtime
+from geoseg.aoi import Aoi
+from geoseg.bundle import Bundle
+from geoseg.events import Listener, Progress, ignore
+from geoseg.grid import Plan, plan
+from geoseg.options import PredictOptions
+from geoseg.outputs import check_asked, open_outputs
+from geoseg.planning import cost_of, fit_memory
+from geoseg.preflight import Finding, Preflight, preflight
+from geoseg.reading import ahead, chips
+from geoseg.scene import Scene
+from geoseg.sinks import check_target
+from geoseg.spec import ModelSpec
+from geoseg.stitch import Mosaic
+
+Model = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run did. Areas in square metres (pixels, where the scene has no CRS)."""
+
+    output: Path | None
+    mask: Path | None
+    probabilities: Path | None
+    polygons: dict[str, int]
+    area_m2: dict[str, float]
+    tiles: int
+    seconds: float
+    model: str
+    device: str
+    findings: tuple[Finding, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        paths = {k: str(v) if (v := getattr(self, k)) else None for k in _PATHS}
+        return {**asdict(self), **paths}
+
+
+_PATHS = ("output", "mask", "probabilities")
+
+
+def predict(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    model: Model = registry.DEFAULT_MODEL,
+    listener: Listener = ignore,
+    **options: Any,
+) -> Result:
+    """Segment the raster `source` and write polygons to `output`.
+
+    `model` is a bundle (name, folder or zip), or several whose probabilities are averaged.
+    `options` are the fields of `geoseg.options.PredictOptions`. `listener` is called with events
+    (see geoseg.events). Raises a GeosegError; then no output has been touched.
+    """
+    opts = PredictOptions.of(options)
+    path = Path(output) if output is not None else None
+    check_asked(path, opts)
+    for target in filter(None, (path, opts.mask, opts.probabilities)):
+        check_target(target, overwrite=opts.overwrite)
+    bundles = [Bundle.open(registry.find(m)) for m in _several(model)]
+    spec = _decided(bundles[0].spec, opts)
+    contract = check(source, spec, opts, listener)
+    started = time.perf_counter()
+
+    with contract.open() as scene:
+        aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
+        tiles = lay_tiles(scene, spec, opts, aoi)
+        network = runtime.load(
+            bundles,
+            runtime=opts.runtime,
+            device=opts.device,
+            precision=opts.precision,
+            batch_size=opts.batch,
+            threads=opts.threads,
+            tta=opts.tta,
+        )
+        order = {tile.index: i for i, tile in enumerate(tiles.tiles, start=1)}
+        progress = Progress(
+            listener, order, scene=str(source), model=spec.id, device=network.description
+        )
+        mosaic = Mosaic(
+            tiles,
+            [c.id for c in spec.classes],
+            mode=opts.stitch,
+            threshold=spec.threshold,
+            mask=aoi.mask if aoi else None,
+        )
+        metadata = _metadata(source, bundles, network.description, opts)
+        with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
+            predictions = runtime.run(network, ahead(chips(scene, tiles)), contract.scaling)
+            with ahead(predictions) as stream:
+                for prediction in stream:
+                    for rows in mosaic.add(prediction):
+                        out.write(rows)
+                    progress.update(prediction.tile)
+            for rows in mosaic.finish():
+                out.write(rows)
+    result = Result(
+        output=path,
+        mask=opts.mask,
+        probabilities=opts.probabilities,
+        polygons=dict(out.polygons),
+        area_m2=dict(out.area_m2),
+        tiles=len(tiles),
+        seconds=time.perf_counter() - started,
+        model=spec.id,
+        device=network.description,
+        findings=contract.findings,
+    )
+    listener({"event": "result", **result.as_dict()})
+    return result
+
+
+def check(
+    source: str | Path, spec: ModelSpec, options: PredictOptions, listener: Listener = ignore
+) -> Preflight:
+    """Hold the scene against the model's contract and tell what differs."""
+    contract = preflight(
+        source,
+        spec,
+        bands=options.bands,
+        nodata=options.nodata,
+        gsd=options.gsd,
+        stretch=options.stretch,
+    )
+    for finding in contract.findings:
+        listener({"event": finding.level, "topic": finding.topic, "message": finding.message})
+    return contract
+
+
+def lay_tiles(scene: Scene, spec: ModelSpec, options: PredictOptions, aoi: Aoi | None) -> Plan:
+    """The plan of a run: tiles as large as the memory for one row of them allows."""
+    tiling = fit_memory(options.tiling(spec), scene.grid.width, cost_of(spec, scene.dtype.itemsize))
+    return plan(scene.grid, tiling, keep=aoi.intersects if aoi else None)
+
+
+def _several(model: Model) -> list[str | Path]:
+    return [model] if isinstance(model, str | Path) else list(model)
+
+
+def _decided(spec: ModelSpec, options: PredictOptions) -> ModelSpec:
+    return spec if options.threshold is None else replace(spec, threshold=options.threshold)
+
+
+def _metadata(
+    source: str | Path, bundles: list[Bundle], device: str, options: PredictOptions
+) -> dict[str, str]:
+    """What is written into the outputs, so that a file tells how it was made."""
+    return {
+        "geoseg:version": geoseg.__version__,
+        "geoseg:model": ", ".join(b.spec.id for b in bundles),
+        "geoseg:scene": str(source),
+        "geoseg:device": device,
+        "geoseg:options": json.dumps(options.model_dump(mode="json"), sort_keys=True),
+    }

@@ -1,0 +1,106 @@
+"""How a run looks in a terminal: a progress bar, warnings, a summary; or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from geoseg.events import Event, Listener
+
+if TYPE_CHECKING:
+    from geoseg.predict import Result
+
+
+@contextmanager
+def narrate(as_json: bool) -> Iterator[Listener]:
+    """A listener: JSON lines on stdout, or words and (on a terminal) a bar on stderr."""
+    if as_json:
+        yield _print_json
+        return
+    from tqdm import tqdm
+
+    bar: tqdm[Any] | None = None
+
+    def listen(event: Event) -> None:
+        nonlocal bar
+        match event["event"]:
+            case "info" | "warning":
+                print(f"{event['event']}: {event['message']}", file=sys.stderr)
+            case "start" if sys.stderr.isatty():
+                print(f"{event['model']} on {event['device']}", file=sys.stderr)
+                bar = tqdm(total=event["tiles"], unit="tile", file=sys.stderr, leave=False)
+            case "progress" if bar is not None:
+                bar.update(event["done"] - bar.n)
+
+    try:
+        yield listen
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _print_json(event: Event) -> None:
+    sys.stdout.write(json.dumps(event, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def summary(result: Result) -> str:
+    """One line per output and per class."""
+    lines = []
+    if result.output is not None:
+        lines += [
+            f"{count:,} polygons of {name}, {result.area_m2[name]:,.0f} m²"
+            for name, count in result.polygons.items()
+        ] or ["no polygons found"]
+    written = [p for p in (result.output, result.mask, result.probabilities) if p is not None]
+    lines += [f"wrote {path}" for path in written]
+    lines.append(f"{result.tiles:,} tiles in {result.seconds:.1f} s on {result.device}")
+    return "\n".join(lines)
+
+
+def table(values: Mapping[str, Any], indent: str = "") -> str:
+    """`key  value` lines; mappings and lists of mappings inside are indented."""
+    width = max((len(k) for k in values), default=0)
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}", table(value, indent + "  ")]
+        elif isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
+            lines += [f"{indent}{key}", rows(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key:<{width}}  {_plain(value)}")
+    return "\n".join(lines)
+
+
+def rows(records: Sequence[Mapping[str, Any]], indent: str = "") -> str:
+    """Records as aligned columns under their keys."""
+    if not records:
+        return f"{indent}none"
+    keys = list(records[0])
+    cells = [keys, *([_plain(r.get(k)) for k in keys] for r in records)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
+    return "\n".join(
+        indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.6g}"
+        case int():
+            return f"{value:,}"
+        case str():
+            return value
+        case Sequence():
+            return ", ".join(map(_plain, value)) or "-"
+        case _:
+            return str(value)
