@@ -6,23 +6,69 @@ Everything here is imported on first use, so that `import geoseg` costs next to 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from geoseg.errors import GeosegError as GeosegError
+    from geoseg.doctor import examine as doctor
+    from geoseg.errors import GeosegError
+    from geoseg.predict import Result, predict
+    from geoseg.preflight import describe as info
+    from geoseg.preview import preview
+    from geoseg.registry import list_models, pull
+    from geoseg.survey import survey as plan
+    from geoseg.train import train
+    from geoseg.vectorize import vectorize
 
-_HOME = {"GeosegError": "geoseg.errors"}
+# Each verb of the command line is one of these functions.
+_HOME = {
+    "predict": "geoseg.predict:predict",
+    "Result": "geoseg.predict:Result",
+    "info": "geoseg.preflight:describe",
+    "plan": "geoseg.survey:survey",
+    "preview": "geoseg.preview:preview",
+    "train": "geoseg.train:train",
+    "vectorize": "geoseg.vectorize:vectorize",
+    "doctor": "geoseg.doctor:examine",
+    "list_models": "geoseg.registry:list_models",
+    "pull": "geoseg.registry:pull",
+    "GeosegError": "geoseg.errors:GeosegError",
+}
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "GeosegError",
+    "Result",
+    "__version__",
+    "doctor",
+    "info",
+    "list_models",
+    "plan",
+    "predict",
+    "preview",
+    "pull",
+    "train",
+    "vectorize",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+class _Package(ModuleType):
+    """`geoseg.predict` is the function, also once the module of that name has been imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
+        module, _, attribute = _HOME[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted(__all__)
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+sys.modules[__name__].__class__ = _Package

@@ -30,6 +30,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except GeosegError as e:
             _fail(type(e).__name__, str(e), e.exit_code)
+        except OSError as e:  # a disk that is full or gone, below what a sink could tell
+            _fail("OSError", f"{e.filename or 'a file'}: {e.strerror or e}", 1)
         except (KeyboardInterrupt, click.Abort):
             _fail("Interrupted", "interrupted; nothing was written", 130)
 

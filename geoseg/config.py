@@ -46,7 +46,8 @@ def check(content: Mapping[str, Any], model: type[M], *, source: str) -> M:
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem in plain words, with the number of those that follow."""
     problems = error.errors()
-    first = problems[0]
+    # a misspelt key is often also a missing one: the misspelling says more
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         message = f"unknown key {key!r}{_nearest(first['loc'], model)}"

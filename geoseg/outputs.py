@@ -6,23 +6,30 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 
 from geoseg.errors import UsageError
 from geoseg.options import PredictOptions
 from geoseg.predictions import Rows
-from geoseg.sinks import PROBABILITY_NODATA, RasterSink, VectorSink, encode_probability
+from geoseg.sinks import RasterSink, VectorSink, vector_format
+from geoseg.sinks.atomic import check_target
+from geoseg.sinks.raster import (
+    NO_CLASS,
+    PROBABILITY_NODATA,
+    PROBABILITY_SCALE,
+    check_raster_suffix,
+    encode_labels,
+    encode_probabilities,
+)
 from geoseg.spec import BACKGROUND, ModelSpec
 from geoseg.vectorize import Polygonizer, Polygons, features
 
 if TYPE_CHECKING:
-    from pyproj import CRS
-
     from geoseg.grid import Grid
 
-MASK_NODATA = 255
 BATCH = 20_000  # polygons that are turned into features at a time
 
 
@@ -42,6 +49,7 @@ class Outputs:
         self._grid, self._spec, self._options = grid, spec, options
         self._vectors, self._mask, self._probabilities = vectors, mask, probabilities
         self._polygonizer = Polygonizer(grid.width, whole_clusters=options.simplify > 0)
+        self._to_crs = CRS(options.crs) if options.crs else None
         self._waiting: list[Polygons] = []
         self.polygons: Counter[str] = Counter()
         self.area_m2: Counter[str] = Counter()
@@ -49,9 +57,9 @@ class Outputs:
     def write(self, rows: Rows) -> None:
         """Take in the next finished rows."""
         if self._mask is not None:
-            self._mask.write(rows.row, np.where(rows.valid, rows.labels, MASK_NODATA)[None])
+            self._mask.write(rows.row, encode_labels(rows.labels, rows.valid))
         if self._probabilities is not None:
-            self._probabilities.write(rows.row, encode_probability(rows.scores, rows.valid))
+            self._probabilities.write(rows.row, encode_probabilities(rows.scores, rows.valid))
         if self._vectors is not None:
             self._waiting.append(self._polygonizer.add(rows.labels, rows.confidence))
             if sum(map(len, self._waiting)) >= BATCH:
@@ -69,7 +77,7 @@ class Outputs:
             transform=self._grid.transform,
             crs=self._grid.crs,
             classes=self._spec.names,
-            to_crs=self._options.crs,
+            to_crs=self._to_crs,
             simplify_m=self._options.simplify,
             min_area_m2=self._options.min_area,
         )
@@ -92,23 +100,21 @@ def open_outputs(
     metadata: Mapping[str, str],
 ) -> Iterator[Outputs]:
     """Open every output that was asked for; they appear together when the block ends well."""
-    target = native if options.raster_grid == "scene" else None
     with ExitStack() as stack:
+        rasters: dict[str, Any] = {"target": native if options.raster_grid == "scene" else None}
+        common: dict[str, Any] = {"metadata": metadata, "overwrite": options.overwrite}
         vectors = mask = probabilities = None
         if options.mask is not None:
             mask = stack.enter_context(
                 RasterSink.open(
                     options.mask,
                     grid,
-                    bands=1,
-                    dtype="uint8",
-                    nodata=MASK_NODATA,
+                    nodata=NO_CLASS,
                     colors={c.id: c.color for c in spec.classes if c.id != BACKGROUND},
+                    names={c.id: c.name for c in spec.classes},
                     descriptions=["class"],
-                    overviews="mode",
-                    target=target,
-                    metadata=metadata,
-                    overwrite=options.overwrite,
+                    **rasters,
+                    **common,
                 )
             )
         if options.probabilities is not None:
@@ -119,18 +125,18 @@ def open_outputs(
                     bands=len(spec.classes),
                     dtype="uint16",
                     nodata=PROBABILITY_NODATA,
+                    scale=PROBABILITY_SCALE,
                     descriptions=[c.name for c in spec.classes],
                     overviews="average",
-                    target=target,
-                    metadata=metadata,
-                    overwrite=options.overwrite,
+                    **rasters,
+                    **common,
                 )
             )
         if path is not None:
-            crs: CRS | str | None = options.crs or grid.crs
-            vectors = stack.enter_context(
-                VectorSink.open(path, crs=crs, overwrite=options.overwrite, metadata=metadata)
-            )
+            if options.crs and grid.crs is None:
+                raise UsageError(f"crs: the scene has no CRS to come from to {options.crs}")
+            crs = CRS(options.crs) if options.crs else grid.crs
+            vectors = stack.enter_context(VectorSink.open(path, crs=crs, **common))
         outputs = Outputs(
             grid, spec, options, vectors=vectors, mask=mask, probabilities=probabilities
         )
@@ -139,10 +145,21 @@ def open_outputs(
 
 
 def check_asked(path: Path | None, options: PredictOptions) -> None:
-    """At least one output, and no two of the same name."""
-    asked = [p for p in (path, options.mask, options.probabilities) if p is not None]
+    """Refuse what could not be written at the end, before anything is computed."""
+    rasters = [p for p in (options.mask, options.probabilities) if p is not None]
+    asked = [*([path] if path else []), *rasters]
     if not asked:
         raise UsageError("nothing to write: give an output, mask or probabilities")
-    names = [p.expanduser().absolute() for p in asked]
-    if len(set(names)) != len(names):
+    if len({p.expanduser().absolute() for p in asked}) != len(asked):
         raise UsageError("two outputs have the same name: give each its own")
+    if path is not None:
+        vector_format(path)
+    for raster in rasters:
+        check_raster_suffix(raster)
+    for target in asked:
+        check_target(target, overwrite=options.overwrite)
+    if options.crs is not None:
+        try:
+            CRS(options.crs)
+        except CRSError as e:
+            raise UsageError(f"crs: {options.crs!r} is no CRS that PROJ knows") from e

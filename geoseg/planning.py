@@ -23,10 +23,9 @@ class PixelCost:
 
     @property
     def total(self) -> int:
-        # The rows of one row of tiles in the scene's dtype with validity, as many new rows read
-        # ahead; float32 scores with validity. The bands of finished rows are small beside these.
-        reading = 2 * (self.bands * self.itemsize + 1)
-        return reading + 4 * self.scores + 1
+        # What is read, in the scene's dtype, and its validity; float32 scores and theirs. Chips
+        # on their way and bands of finished rows are small beside these.
+        return (self.bands * self.itemsize + 1) + (4 * self.scores + 1)
 
 
 def cost_of(spec: ModelSpec, itemsize: int) -> PixelCost:

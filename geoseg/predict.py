@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import geoseg
 from geoseg import registry, runtime
 from geoseg.aoi import Aoi
 from geoseg.bundle import Bundle
+from geoseg.errors import UsageError
 from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Plan, plan
 from geoseg.options import PredictOptions
@@ -26,7 +28,6 @@ from geoseg.planning import cost_of, fit_memory
 from geoseg.preflight import Finding, Preflight, preflight
 from geoseg.reading import ahead, chips
 from geoseg.scene import Scene
-from geoseg.sinks import check_target
 from geoseg.spec import ModelSpec
 from geoseg.stitch import Mosaic
 
@@ -74,14 +75,12 @@ def predict(
     opts = PredictOptions.of(options)
     path = Path(output) if output is not None else None
     check_asked(path, opts)
-    for target in filter(None, (path, opts.mask, opts.probabilities)):
-        check_target(target, overwrite=opts.overwrite)
     bundles = [Bundle.open(registry.find(m)) for m in _several(model)]
     spec = _decided(bundles[0].spec, opts)
-    contract = check(source, spec, opts, listener)
     started = time.perf_counter()
 
-    with contract.open() as scene:
+    with open_scene(source, spec, opts) as scene:
+        contract = check(scene, spec, opts, listener)
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
         tiles = lay_tiles(scene, spec, opts, aoi)
         network = runtime.load(
@@ -107,7 +106,7 @@ def predict(
         metadata = _metadata(source, bundles, network.description, opts)
         with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
             predictions = runtime.run(network, ahead(chips(scene, tiles)), contract.scaling)
-            with ahead(predictions) as stream:
+            with closing(ahead(predictions)) as stream:
                 for prediction in stream:
                     for rows in mosaic.add(prediction):
                         out.write(rows)
@@ -130,18 +129,32 @@ def predict(
     return result
 
 
+def open_scene(source: str | Path, spec: ModelSpec, options: PredictOptions) -> Scene:
+    """The scene at the model's GSD, with the bands that the model wants or the user names."""
+    if options.bands is not None and len(options.bands) != len(spec.bands):
+        raise UsageError(
+            f"{len(options.bands)} bands are given, {spec.name} takes {len(spec.bands)} "
+            f"({', '.join(b.name for b in spec.bands)}): name one for each"
+        )
+    return Scene.open(
+        source,
+        bands=options.bands or spec.bands,
+        gsd=spec.gsd,
+        nodata=options.nodata,
+        scene_gsd=options.gsd,
+    )
+
+
 def check(
-    source: str | Path, spec: ModelSpec, options: PredictOptions, listener: Listener = ignore
+    scene: Scene, spec: ModelSpec, options: PredictOptions, listener: Listener = ignore
 ) -> Preflight:
     """Hold the scene against the model's contract and tell what differs."""
-    contract = preflight(
-        source,
-        spec,
-        bands=options.bands,
-        nodata=options.nodata,
-        gsd=options.gsd,
-        stretch=options.stretch,
-    )
+    contract = preflight(scene, spec)
+    if options.stretch == "none":
+        contract = replace(contract, scaling=spec.scaling)
+    elif options.stretch != "auto":
+        stretched = spec.scaling.after(*options.stretch, target=spec.value_range)
+        contract = replace(contract, scaling=stretched)
     for finding in contract.findings:
         listener({"event": finding.level, "topic": finding.topic, "message": finding.message})
     return contract

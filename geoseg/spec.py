@@ -6,17 +6,22 @@ for carries the prefix `geoseg:`. Unknown fields are kept out, missing ones name
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from geoseg.errors import ModelError
+from geoseg.errors import ModelError, UsageError
 from geoseg.grid import Tiling
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 CLASSIFICATION_SCHEMA = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+EO_SCHEMA = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+VERSION_SCHEMA = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
+
+_MLM_NAME = r"[a-zA-Z][a-zA-Z0-9_.\-]+[a-zA-Z0-9]"  # the schema also allows spaces
 
 Task = Literal["semantic-segmentation", "instance-segmentation"]
 Activation = Literal["sigmoid", "softmax", "none"]
@@ -59,6 +64,8 @@ class Scaling:
             raise ModelError("scaling: as many offsets as scales are needed, one per band")
         if any(s == 0 for s in self.scale):
             raise ModelError("scaling: a scale of 0 would divide by zero")
+        if not all(math.isfinite(v) for v in (*self.offset, *self.scale, *(self.clip or ()))):
+            raise ModelError("scaling: offset, scale and clip must be finite numbers")
 
     def after(self, low: float, high: float, *, target: tuple[float, float]) -> Scaling:
         """This scaling for values that first have to be stretched from low..high to `target`."""
@@ -116,6 +123,18 @@ class ModelSpec:
             raise ModelError(f"model {self.name}: a sigmoid has one class, not {len(self.classes)}")
         if len({c.id for c in self.classes}) != len(self.classes):
             raise ModelError(f"model {self.name}: two classes have the same id")
+        for field_name, known in (("task", Task), ("activation", Activation)):
+            if (value := getattr(self, field_name)) not in get_args(known):
+                raise ModelError(
+                    f"model {self.name}: geoseg knows no {field_name} {value!r}; "
+                    f"there are: {', '.join(get_args(known))}"
+                )
+        if not 0 < self.threshold < 1:
+            raise ModelError(f"model {self.name}: threshold {self.threshold} is not in 0..1")
+        if not self.temperature > 0:
+            raise ModelError(f"model {self.name}: temperature {self.temperature} is not positive")
+        if not self.value_range[0] < self.value_range[1]:
+            raise ModelError(f"model {self.name}: the value range {self.value_range} is empty")
 
     @property
     def names(self) -> dict[int, str]:
@@ -129,12 +148,23 @@ class ModelSpec:
 
 def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """`spec` as a STAC Item; `assets` are the files of the bundle, as STAC assets."""
+    if not re.fullmatch(_MLM_NAME, spec.name):
+        raise ModelError(
+            f"{spec.name!r} is no name for a model: at least three letters, digits, '.', '_' or "
+            "'-', the first a letter, the last a letter or digit"
+        )
     offset, scale = spec.scaling.offset, spec.scaling.scale
     bands = [b.name for b in spec.bands]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [MLM_SCHEMA, CLASSIFICATION_SCHEMA, FILE_SCHEMA],
+        "stac_extensions": [
+            MLM_SCHEMA,
+            CLASSIFICATION_SCHEMA,
+            FILE_SCHEMA,
+            EO_SCHEMA,
+            VERSION_SCHEMA,
+        ],
         "id": spec.id,
         "geometry": None,
         "properties": {
@@ -151,8 +181,9 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
             "mlm:name": spec.name,
             "mlm:architecture": spec.architecture,
             "mlm:tasks": [spec.task],
-            "mlm:framework": "pytorch",
-            "mlm:hyperparameters": dict(spec.arguments),
+            "mlm:framework": "PyTorch",
+            # the schema wants at least one, or none of the field
+            **({"mlm:hyperparameters": dict(spec.arguments)} if spec.arguments else {}),
             "mlm:input": [
                 {
                     "name": "chip",
@@ -209,6 +240,8 @@ def from_item(item: Mapping[str, Any], *, source: str) -> ModelSpec:
         return _from_item(item)
     except KeyError as e:
         raise ModelError(f"{source}: {e.args[0]!r} is missing; is this a geoseg bundle?") from e
+    except (UsageError, ModelError) as e:
+        raise ModelError(f"{source}: {e}") from e
     except (TypeError, ValueError, IndexError, AttributeError) as e:
         raise ModelError(f"{source}: not a model item that geoseg understands ({e})") from e
 

@@ -15,7 +15,7 @@ from geoseg.bundle import Bundle
 from geoseg.events import Listener, ignore
 from geoseg.options import PredictOptions
 from geoseg.planning import computed_share, cost_of, row_buffers
-from geoseg.predict import Model, check, lay_tiles
+from geoseg.predict import Model, check, lay_tiles, open_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ def survey(
     names = [model] if isinstance(model, str | Path) else list(model)
     bundles = [Bundle.open(registry.find(name)) for name in names]
     spec = bundles[0].spec
-    contract = check(source, spec, opts, listener)
-    with contract.open() as scene:
+    with open_scene(source, spec, opts) as scene:
+        check(scene, spec, opts, listener)
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
         tiles = lay_tiles(scene, spec, opts, aoi)
         itemsize = scene.dtype.itemsize
@@ -89,7 +89,7 @@ def survey(
         read_bytes=round(owned * zoom * len(spec.bands) * itemsize),
         row_buffer_bytes=row_buffers(tiles, cost_of(spec, itemsize)),
         seconds_per_tile=round(seconds, 4),
-        seconds=round(seconds * len(tiles), 1),
+        seconds=round(seconds * len(tiles), 3),
     )
 
 

@@ -36,7 +36,7 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
 
-def _jit(function: F) -> F:
+def jit(function: F) -> F:
     return cast(F, numba.njit(nogil=True, cache=True)(function))
 
 
@@ -55,9 +55,10 @@ PART, SHAPE, BATCH = range(3)
 MEMBER = 3
 MARKS, CLASS, LAST, DONE, PART_COLUMNS = range(6, 11)
 
-# Counters: rows passed, ends of the free lists, elements ever in use, finished batches.
-ROW, NODE_FREE, NODE_TOP, NODES, PART_FREE, PART_TOP, PARTS, DONE_HEAD, DONE_TAIL, BATCHES = range(10)
-COUNTERS = 10
+# Counters: the row; of nodes and elements each the head of the free list, the first index never
+# used, and the number in use; the queue of finished batches; the number of batches that left.
+ROW, NODE_FREE, NODE_TOP, NODES, PART_FREE, PART_TOP, PARTS = range(7)
+DONE_HEAD, DONE_TAIL, BATCHES, COUNTERS = range(7, 11)
 
 
 class Output(NamedTuple):
@@ -74,7 +75,7 @@ class Output(NamedTuple):
     cluster: Int64  # (N,) running number of the batch
 
 
-@_jit
+@jit
 def count_runs(labels: NDArray[Any]) -> int:
     """Number of runs in all rows of (h, W) labels, with the one that closes each row."""
     height, width = labels.shape
@@ -83,12 +84,12 @@ def count_runs(labels: NDArray[Any]) -> int:
         line = labels[row]
         changes = 0
         for x in range(1, width):
-            changes += line[x] != line[x - 1]
+            changes += int(line[x] != line[x - 1])
         count += changes
-    return count
+    return int(count)
 
 
-@_jit
+@jit
 def encode(labels: NDArray[Any], runs: Int32, offsets: Int64) -> None:
     """Write the runs of (h, W) labels to `runs` from offsets[1] on; fills offsets[2:]."""
     height, width = labels.shape
@@ -123,7 +124,7 @@ def encode(labels: NDArray[Any], runs: Int32, offsets: Int64) -> None:
         offsets[row + 2] = n
 
 
-@_jit
+@jit
 def run_moments(
     confidence: NDArray[np.float32], runs: Int32, offsets: Int64, moments: Float64
 ) -> None:
@@ -144,7 +145,7 @@ def run_moments(
             moments[k, 2] = least
 
 
-@_jit
+@jit
 def find(parts: Int32, level: int, k: int) -> int:
     """Root of element k at a level."""
     while parts[k, level] != k:
@@ -153,20 +154,21 @@ def find(parts: Int32, level: int, k: int) -> int:
     return k
 
 
-@_jit
+@jit
 def unite(parts: Int32, level: int, a: int, b: int) -> None:
     """Join the sets of a and b at a level and all above it."""
     for at in range(level, 3):
         a = find(parts, at, a)
         b = find(parts, at, b)
-        if a != b:
-            parts[b, at] = a
-            ring = parts[a, MEMBER + at]
-            parts[a, MEMBER + at] = parts[b, MEMBER + at]
-            parts[b, MEMBER + at] = ring
+        if a == b:
+            return
+        parts[b, at] = a
+        after = parts[a, MEMBER + at]
+        parts[a, MEMBER + at] = parts[b, MEMBER + at]
+        parts[b, MEMBER + at] = after
 
 
-@_jit
+@jit
 def _new_node(nodes: Int32, counters: Int64, x: int, y: int) -> int:
     node = counters[NODE_FREE]
     if node >= 0:
@@ -177,10 +179,10 @@ def _new_node(nodes: Int32, counters: Int64, x: int, y: int) -> int:
     counters[NODES] += 1
     nodes[node, X] = x
     nodes[node, Y] = y
-    return node
+    return int(node)
 
 
-@_jit
+@jit
 def _new_part(parts: Int32, moments: Float64, counters: Int64, label: int) -> int:
     part = counters[PART_FREE]
     if part >= 0:
@@ -197,10 +199,10 @@ def _new_part(parts: Int32, moments: Float64, counters: Int64, label: int) -> in
     moments[part, 0] = 0.0
     moments[part, 1] = 0.0
     moments[part, 2] = np.inf
-    return part
+    return int(part)
 
 
-@_jit
+@jit
 def _mark(nodes: Int32, parts: Int32, part: int, node: int, twin: int, twin_part: int) -> None:
     nodes[node, LINK] = parts[part, MARKS]
     nodes[node, TWIN] = twin
@@ -208,7 +210,7 @@ def _mark(nodes: Int32, parts: Int32, part: int, node: int, twin: int, twin_part
     parts[part, MARKS] = node
 
 
-@_jit
+@jit
 def _above(runs: Int32, parts: Int32, j: int, i: int) -> int:
     """The element that run j takes from the row above, whose run i is over j's start; or -1."""
     stop = runs[j + 1, START]
@@ -219,7 +221,7 @@ def _above(runs: Int32, parts: Int32, j: int, i: int) -> int:
     return -1
 
 
-@_jit
+@jit
 def _sweep(
     runs: Int32,
     i: int,
@@ -233,14 +235,14 @@ def _sweep(
     junctions: bool,
 ) -> None:
     """Sweep the rows whose first runs are i (above) and j (below)."""
-    y = counters[ROW]
+    y, width = counters[ROW], runs[j - 1, START]
     x = ul = dl = 0
     i0, j0 = i, j  # runs left of the point
     bottom = top = hole = -1  # left ends of the edges in progress, of the labels above and below
     while True:
         ur, dr = runs[i, LABEL], runs[j, LABEL]
         born = False
-        if dr and j != j0 or x == 0 and dr:
+        if dr and (j != j0 or x == 0):
             part = _above(runs, parts, j, i)
             if part < 0:
                 born = True
@@ -324,6 +326,8 @@ def _sweep(
                     if known >= 0:
                         unite(parts, BATCH, known, runs[k, PART_OF])
                     known = runs[k, PART_OF]
+        if x == width:
+            return
         # On to the next change
         ul, dl, i0, j0 = ur, dr, i, j
         above, below = runs[i + 1, START], runs[j + 1, START]
@@ -334,7 +338,227 @@ def _sweep(
             j += 1
 
 
-@_jit
-def emit(nodes: Int32, parts: Int32, moments: Float64, counters: Int64, out: Output) -> Any:
-    """Write the finished batches, oldest first; returns (shapes, parts, rings, coords) written."""
-    return 0, 0, 0, 0
+@jit
+def _unchanged(runs: Int32, i: int, j: int, count: int) -> bool:
+    for k in range(count):
+        if runs[i + k, START] != runs[j + k, START] or runs[i + k, LABEL] != runs[j + k, LABEL]:
+            return False
+    return True
+
+
+@jit
+def _finish_batches(runs: Int32, parts: Int32, counters: Int64, i: int, j: int, stop: int) -> None:
+    """Queue the batches of the row above (runs i to j) that the row below (to stop) has left."""
+    row = counters[ROW]
+    for k in range(j, stop):
+        if runs[k, LABEL]:
+            runs[k, PART_OF] = find(parts, PART, runs[k, PART_OF])
+            parts[find(parts, BATCH, runs[k, PART_OF]), LAST] = row
+    for k in range(i, j):
+        if runs[k, LABEL]:
+            batch = find(parts, BATCH, runs[k, PART_OF])
+            if parts[batch, LAST] != row:
+                parts[batch, LAST] = row  # once is enough
+                parts[batch, DONE] = -1
+                if counters[DONE_HEAD] < 0:
+                    counters[DONE_HEAD] = batch
+                else:
+                    parts[counters[DONE_TAIL], DONE] = batch
+                counters[DONE_TAIL] = batch
+
+
+@jit
+def sweep(
+    first: int,
+    runs: Int32,
+    offsets: Int64,
+    run_sums: Float64,
+    nodes: Int32,
+    parts: Int32,
+    moments: Float64,
+    counters: Int64,
+    eight: bool,
+    clusters: bool,
+    junctions: bool,
+) -> int:
+    """Sweep the rows from `first` on; row r has the runs offsets[r] to offsets[r + 1].
+
+    Row 0 is the last one of the call before. Returns the row before which `nodes` or `parts`
+    have to grow, or the number of rows when all are done. `run_sums` may be empty.
+    """
+    for r in range(first, len(offsets) - 1):
+        i, j, stop = offsets[r - 1], offsets[r], offsets[r + 1]
+        if stop - j == j - i and _unchanged(runs, i, j, j - i):
+            runs[j:stop, PART_OF:] = runs[i:j, PART_OF:]
+        else:
+            # At most four corners at a point, one new element for a run
+            if len(nodes) - counters[NODES] < 4 * (stop - i) or (
+                len(parts) - counters[PARTS] < stop - j
+            ):
+                return r
+            _sweep(runs, i, j, nodes, parts, moments, counters, eight, clusters, junctions)
+            _finish_batches(runs, parts, counters, i, j, stop)
+        for k in range(j, stop if len(run_sums) else j):
+            if runs[k, LABEL]:
+                part = runs[k, PART_OF]
+                moments[part, 0] += run_sums[k, 0]
+                moments[part, 1] += run_sums[k, 1]
+                moments[part, 2] = min(moments[part, 2], run_sums[k, 2])
+        counters[ROW] += 1
+    return len(offsets) - 1
+
+
+@jit
+def _open_pinches(nodes: Int32, parts: Int32, part: int) -> int:
+    """Part the rings of a part where its pixels meet diagonally; returns its topmost node.
+
+    Corners are linked around the pixels, which is right where two parts meet at a point. Where
+    a part meets itself, linking around the gaps instead keeps its rings from touching themselves:
+    a hole becomes a ring of its own that touches another ring.
+    """
+    first = -1
+    member = part
+    while True:
+        node = parts[member, MARKS]
+        while node >= 0:
+            twin = nodes[node, TWIN]
+            if twin < 0:
+                if first < 0 or nodes[node, Y] < nodes[first, Y]:
+                    first = node
+            elif (
+                # a twin whose part has left is somewhere else by now
+                nodes[twin, X] == nodes[node, X]
+                and nodes[twin, Y] == nodes[node, Y]
+                and find(parts, PART, nodes[node, TWIN_PART]) == part
+            ):
+                after = nodes[node, NEXT]
+                nodes[node, NEXT] = nodes[twin, NEXT]
+                nodes[twin, NEXT] = after
+            else:
+                nodes[node, TWIN] = -1
+            node = nodes[node, LINK]
+        member = parts[member, MEMBER + PART]
+        if member == part:
+            return first
+
+
+@jit
+def _walk(nodes: Int32, counters: Int64, start: int, out: Output, at: Int64) -> int:
+    """Write the closed ring that starts at a node and free its nodes; returns its signed area."""
+    if start < 0 or nodes[start, X] < 0:
+        return 0  # walked already
+    n = at[3]
+    area = np.int64(0)
+    node = last = start
+    x, y = nodes[start, X], nodes[start, Y]
+    while True:
+        out.coords[n, 0] = nodes[node, X]
+        out.coords[n, 1] = nodes[node, Y]
+        n += 1
+        nodes[node, X] = -1
+        last = node
+        node = nodes[node, NEXT]
+        counters[NODES] -= 1
+        if node == start:
+            break
+    out.coords[n, 0] = x
+    out.coords[n, 1] = y
+    n += 1
+    for k in range(at[3], n - 1):
+        area += np.int64(out.coords[k, 1]) * np.int64(out.coords[k + 1, 0] - out.coords[k, 0])
+    nodes[last, NEXT] = counters[NODE_FREE]
+    counters[NODE_FREE] = start
+    at[3] = n
+    at[2] += 1
+    out.rings[at[2]] = n
+    return int(area)
+
+
+@jit
+def _emit_part(
+    nodes: Int32, parts: Int32, counters: Int64, part: int, out: Output, at: Int64
+) -> int:
+    """Write the rings of a part, its exterior first; returns its number of pixels."""
+    pixels = _walk(nodes, counters, _open_pinches(nodes, parts, part), out, at)
+    member = part
+    while True:
+        node = parts[member, MARKS]
+        while node >= 0:
+            link, twin = nodes[node, LINK], nodes[node, TWIN]
+            pixels += _walk(nodes, counters, node, out, at)
+            pixels += _walk(nodes, counters, twin, out, at)
+            node = link
+        member = parts[member, MEMBER + PART]
+        if member == part:
+            break
+    at[1] += 1
+    out.parts[at[1]] = at[2]
+    return pixels
+
+
+@jit
+def _emit_shape(
+    nodes: Int32,
+    parts: Int32,
+    moments: Float64,
+    counters: Int64,
+    shape: int,
+    out: Output,
+    at: Int64,
+) -> None:
+    n, first = at[0], at[3]
+    out.label[n] = parts[shape, CLASS]
+    out.cluster[n] = counters[BATCHES]
+    out.pixels[n] = 0
+    out.moments[n, 0] = out.moments[n, 1] = 0.0
+    out.moments[n, 2] = np.inf
+    member = shape
+    while True:
+        if parts[member, PART] == member:
+            out.pixels[n] += _emit_part(nodes, parts, counters, member, out, at)
+        out.moments[n, 0] += moments[member, 0]
+        out.moments[n, 1] += moments[member, 1]
+        out.moments[n, 2] = min(out.moments[n, 2], moments[member, 2])
+        member = parts[member, MEMBER + SHAPE]
+        if member == shape:
+            break
+    for axis in range(2):
+        out.bbox[n, axis] = out.bbox[n, axis + 2] = out.coords[first, axis]
+        for k in range(first, at[3]):
+            out.bbox[n, axis] = min(out.bbox[n, axis], out.coords[k, axis])
+            out.bbox[n, axis + 2] = max(out.bbox[n, axis + 2], out.coords[k, axis])
+    at[0] += 1
+    out.shapes[at[0]] = at[1]
+
+
+@jit
+def emit(
+    nodes: Int32, parts: Int32, moments: Float64, counters: Int64, out: Output, at: Int64
+) -> None:
+    """Write the finished batches, oldest first, and free what they held.
+
+    `at` becomes the numbers of shapes, parts, rings and coordinates written.
+    """
+    at[:] = 0
+    out.rings[0] = out.parts[0] = out.shapes[0] = 0
+    batch = counters[DONE_HEAD]
+    while batch >= 0:
+        member = batch
+        while True:
+            if parts[member, SHAPE] == member:
+                _emit_shape(nodes, parts, moments, counters, member, out, at)
+            member = parts[member, MEMBER + BATCH]
+            if member == batch:
+                break
+        done = parts[batch, DONE]
+        while True:
+            after = parts[member, MEMBER + BATCH]
+            parts[member, PART] = counters[PART_FREE]
+            counters[PART_FREE] = member
+            counters[PARTS] -= 1
+            member = after
+            if member == batch:
+                break
+        counters[BATCHES] += 1
+        batch = done
+    counters[DONE_HEAD] = -1

@@ -1,0 +1,328 @@
+"""Model bundles: a folder or a zip with all that is needed to run a model and to trust it.
+
+::
+
+    buildings/
+      model.json           the contract: STAC Item with MLM; lists the files, sizes and checksums
+      weights.safetensors  the network's tensors
+      sample.npz           golden input and output, and how far a runtime may be from it
+      README.md            the model card
+
+A bundle is data: nothing in it is executed or unpickled. A zip is read in place, member by member,
+and never unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from geoseg.bundle.files import ITEM, Read, folder_files, installing, is_plain, write_zip, zip_files
+from geoseg.bundle.model_card import card as card
+from geoseg.errors import ModelError
+from geoseg.spec import ModelSpec, from_item, to_item
+
+WEIGHTS, SAMPLE, CARD = "weights.safetensors", "sample.npz", "README.md"
+MULTIHASH_SHA256 = "1220"  # function 0x12 (sha2-256), 0x20 bytes: how STAC's file:checksum begins
+MAX_SAMPLE_BYTES = 256 << 20
+
+# Largest difference of a probability that a runtime may show on the golden sample.
+TOLERANCE = {"float32": 0.002, "float16": 0.02, "bfloat16": 0.1}
+
+
+class Predictor(Protocol):
+    """What a check needs of a runtime: see geoseg.runtime.Runtime."""
+
+    @property
+    def description(self) -> str: ...
+
+    def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A golden sample.
+
+    input:     (1, C, H, W) float32, as the network sees it: scaled.
+    scores:    (1, K, H, W) float32, the probabilities that the model gave when it was made.
+    tolerance: largest difference of a probability, by 'precision' or 'runtime/precision'.
+    """
+
+    input: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    tolerance: Mapping[str, float] = field(default_factory=lambda: dict(TOLERANCE))
+
+    def __post_init__(self) -> None:
+        a, b = self.input.shape, self.scores.shape
+        if len(a) != 4 or len(b) != 4 or a[0] != 1 or b[0] != 1 or a[2:] != b[2:]:
+            raise ValueError(f"{a} and {b} are not (1, C, H, W) and (1, K, H, W)")
+
+    def allowed(self, description: str) -> float:
+        """The tolerance of a runtime whose description begins 'torch float32 ...'."""
+        runtime, _, rest = description.partition(" ")
+        precision = rest.partition(" ")[0]
+        for key in (f"{runtime}/{precision}", precision, "float32"):
+            if key in self.tolerance:
+                return self.tolerance[key]
+        return TOLERANCE["float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """How a runtime reproduces the golden sample: the largest difference of a probability."""
+
+    model: str
+    runtime: str
+    difference: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        # not `difference > tolerance`: a NaN is no agreement
+        return self.difference <= self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ok": self.ok}
+
+    def __str__(self) -> str:
+        word = "agrees with" if self.ok else "DIFFERS from"
+        return (
+            f"{self.model} on {self.runtime} {word} its golden sample: probabilities differ by "
+            f"{self.difference:.2g} at most ({self.tolerance:.2g} allowed)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An open bundle: its structure has been checked, its large files not yet read."""
+
+    path: Path
+    spec: ModelSpec
+    item: Mapping[str, Any]
+    card: str
+    _read: Read = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open the folder or zip at `path`; what is wrong with it is a ModelError."""
+        path = Path(path)
+        files, read = zip_files(path) if path.is_file() else folder_files(path)
+        if ITEM not in files:
+            raise ModelError(f"{path}: {ITEM} is missing; is this a geoseg model?")
+        item = _parse(read(ITEM), f"{path}: {ITEM}")
+        spec = from_item(item, source=f"{path}: {ITEM}")
+        for name in (WEIGHTS, SAMPLE):
+            if name not in files:
+                raise ModelError(f"{path}: {name} is missing")
+        card = read(CARD).decode("utf-8", "replace") if CARD in files else ""
+        return cls(path, spec, item, card, read)
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The network's tensors by name, float16 or float32, after the checksum was verified."""
+        raw = self.file(WEIGHTS)
+        # torch.save writes a zip around a pickle, older ones the bare pickle
+        if raw.startswith((b"PK\x03\x04", b"\x80")) and raw[8:9] != b"{":
+            raise ModelError(
+                f"{self.path}: {WEIGHTS} is a Python pickle under another name; geoseg loads "
+                "safetensors only, because a pickle can run any code"
+            )
+        try:
+            return dict(safetensors.numpy.load(raw))
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as e:
+            raise ModelError(f"{self.path}: {WEIGHTS} is no intact safetensors file ({e})") from e
+
+    def sample(self) -> Sample:
+        """The golden sample."""
+        try:
+            return _parse_sample(self.file(SAMPLE))
+        except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as e:
+            raise ModelError(f"{self.path}: {SAMPLE} is no intact golden sample ({e})") from e
+
+    def check(self, runtime: Predictor) -> CheckReport:
+        """Run the golden sample and compare."""
+        return check_sample(self.sample(), runtime, self.spec.id)
+
+    @property
+    def checksum(self) -> str:
+        """Multihash of the weights, as model.json states it: identifies the model."""
+        return self._stated(WEIGHTS)
+
+    def file(self, name: str) -> bytes:
+        """The content of a file that model.json lists, after its checksum was verified."""
+        stated, raw = self._stated(name), self._read(name)
+        if multihash(raw) != stated:
+            raise ModelError(
+                f"{self.path}: {name} does not have the checksum that {ITEM} states: it was "
+                "changed or damaged; get the model again"
+            )
+        return raw
+
+    def copy_to(self, folder: Path) -> None:
+        """Write the files that belong to the bundle, checksums verified, into `folder`."""
+        for name in self._assets():
+            (folder / name).write_bytes(self.file(name))
+        (folder / CARD).write_text(self.card, encoding="utf-8")
+        (folder / ITEM).write_bytes(self._read(ITEM))
+
+    def _assets(self) -> dict[str, Mapping[str, Any]]:
+        """File name -> its asset. What points outside of the bundle does not belong to it."""
+        assets = {}
+        for asset in self.item.get("assets", {}).values():
+            name = str(asset.get("href", "")).removeprefix("./")
+            if is_plain(name):
+                assets[name] = asset
+        return assets
+
+    def _stated(self, name: str) -> str:
+        stated = self._assets().get(name, {}).get("file:checksum")
+        if not isinstance(stated, str) or not stated.startswith(MULTIHASH_SHA256):
+            raise ModelError(f"{self.path}: {ITEM} states no sha2-256 file:checksum for {name}")
+        return stated
+
+    @staticmethod
+    def write(
+        path: str | Path,
+        spec: ModelSpec,
+        state: Mapping[str, Any],
+        sample: Sample,
+        card: str,
+        *,
+        half: bool = True,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a bundle: a zip if `path` ends in .zip, else a folder. It appears whole or not.
+
+        `state` is the network's state_dict (torch tensors or arrays). `half` stores kernels and
+        matrices as float16, so round them (see `rounded`) before the golden sample is made.
+        """
+        arrays = rounded(state, half=half)
+        contents = {
+            WEIGHTS: safetensors.numpy.save(arrays),
+            SAMPLE: _sample_bytes(sample),
+            CARD: card.encode(),
+        }
+        item = to_item(spec, _assets(contents))
+        item["properties"]["mlm:total_parameters"] = sum(
+            a.size for a in arrays.values() if a.dtype.kind == "f"
+        )
+        contents[ITEM] = (json.dumps(item, indent=2, allow_nan=False) + "\n").encode()
+        with installing(Path(path), overwrite=overwrite) as partial:
+            if partial.suffix == ".zip":
+                write_zip(partial, contents)
+            else:
+                partial.mkdir()
+                for name, raw in contents.items():
+                    (partial / name).write_bytes(raw)
+        return Path(path)
+
+
+def check_sample(sample: Sample, runtime: Predictor, model: str) -> CheckReport:
+    """Run a golden sample and compare."""
+    scores = runtime.predict(sample.input)
+    if scores.shape != sample.scores.shape:
+        raise ModelError(
+            f"{model}: the network gives {scores.shape}, its golden sample {sample.scores.shape}"
+        )
+    difference = float(np.abs(scores - sample.scores).max())
+    return CheckReport(model, runtime.description, difference, sample.allowed(runtime.description))
+
+
+def rounded(state: Mapping[str, Any], *, half: bool = True) -> dict[str, NDArray[Any]]:
+    """The tensors as numpy arrays, as a bundle stores them.
+
+    With `half`, kernels and matrices are float16; vectors (biases, statistics of normalizing
+    layers), which weigh nothing and whose small values float16 would lose, stay float32.
+    """
+    return {name: _rounded(name, value, half=half) for name, value in state.items()}
+
+
+def _rounded(name: str, value: Any, *, half: bool) -> NDArray[Any]:
+    if hasattr(value, "detach"):  # a torch tensor; this module does not import torch
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    array = np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+    if array.dtype.kind != "f":
+        return array
+    if not np.isfinite(array).all():
+        raise ModelError(f"the tensor {name!r} has values that are no finite numbers")
+    if not half or array.ndim < 2:
+        return array.astype(np.float32, copy=False)
+    if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+        raise ModelError(f"the tensor {name!r} has values beyond float16: write with half=False")
+    return array.astype(np.float16)
+
+
+def multihash(raw: bytes) -> str:
+    """sha2-256 as STAC's file:checksum wants it."""
+    return MULTIHASH_SHA256 + hashlib.sha256(raw).hexdigest()
+
+
+def _assets(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    about: dict[str, dict[str, Any]] = {
+        WEIGHTS: {
+            "title": "Weights",
+            "type": "application/octet-stream; application=safetensors",
+            "roles": ["mlm:model", "mlm:weights", "data"],
+            "mlm:artifact_type": "safetensors.torch.save_file",
+        },
+        SAMPLE: {
+            "title": "Golden input and output",
+            "type": "application/octet-stream",
+            "roles": ["metadata"],
+        },
+        CARD: {"title": "Model card", "type": "text/markdown", "roles": ["metadata"]},
+    }
+    return {
+        Path(name).stem.lower(): {
+            "href": f"./{name}",
+            **about[name],
+            "file:size": len(raw),
+            "file:checksum": multihash(raw),
+        }
+        for name, raw in contents.items()
+    }
+
+
+def _sample_bytes(sample: Sample) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        input=sample.input,
+        scores=sample.scores,
+        tolerance=np.array(json.dumps(dict(sample.tolerance))),
+    )
+    return buffer.getvalue()
+
+
+def _parse_sample(raw: bytes) -> Sample:
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        if sum(m.file_size for m in archive.infolist()) > MAX_SAMPLE_BYTES:
+            raise ValueError(f"it would unpack to more than {MAX_SAMPLE_BYTES >> 20} MiB")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        tolerance = json.loads(str(arrays["tolerance"]))
+        return Sample(
+            arrays["input"].astype(np.float32, copy=False),
+            arrays["scores"].astype(np.float32, copy=False),
+            {str(k): float(v) for k, v in dict(tolerance).items()},
+        )
+
+
+def _parse(raw: bytes, source: str) -> dict[str, Any]:
+    try:
+        item = json.loads(raw)
+    except (ValueError, RecursionError) as e:
+        raise ModelError(f"{source} is no valid JSON ({e})") from e
+    if not isinstance(item, dict):
+        raise ModelError(f"{source} is no JSON object")
+    return item

@@ -1,0 +1,130 @@
+"""Files of a bundle, in a folder or a zip: read in place, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from geoseg.errors import ModelError, OutputError
+
+ITEM = "model.json"
+MAX_BYTES = 8 << 30  # of an unpacked bundle
+MAX_RATIO = 200  # unpacked over packed; weights reach 1.1, text 10
+
+Read = Callable[[str], bytes]
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, NotImplementedError)
+
+
+def folder_files(path: Path) -> tuple[set[str], Read]:
+    if not path.is_dir():
+        raise ModelError(f"{path}: no such model folder or zip")
+
+    def read(name: str) -> bytes:
+        try:
+            return (path / name).read_bytes()
+        except OSError as e:
+            raise ModelError(f"{path}: {name} cannot be read: {e.strerror}") from e
+
+    return {p.name for p in path.iterdir() if p.is_file()}, read
+
+
+def zip_files(path: Path) -> tuple[set[str], Read]:
+    """Names inside a zip, below its single folder if it has one, and a reader of them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except _BROKEN as e:
+        raise ModelError(f"{path}: neither a model folder nor an intact zip ({e})") from e
+    _refuse_traps(path, members)
+    names = [m.filename for m in members if not m.is_dir()]
+    tops = {PurePosixPath(n).parts[0] for n in names}
+    inside = f"{tops.pop()}/" if len(tops) == 1 and ITEM not in names else ""
+
+    def read(name: str) -> bytes:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return archive.read(inside + name)
+        except _BROKEN as e:
+            raise ModelError(f"{path}: {name} cannot be read from the zip ({e})") from e
+
+    return {n.removeprefix(inside) for n in names}, read
+
+
+def _refuse_traps(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """A zip whose members leave its folder, are links or encrypted, or unpack to a flood."""
+    for m in members:
+        if not _is_inside(m.filename):
+            raise ModelError(f"{path}: refused, the member {m.filename!r} points out of the zip")
+        if stat.S_ISLNK(m.external_attr >> 16):
+            raise ModelError(f"{path}: refused, the member {m.filename!r} is a link")
+        if m.flag_bits & 1:
+            raise ModelError(f"{path}: refused, the member {m.filename!r} is encrypted")
+    if len({m.filename for m in members}) < len(members):
+        raise ModelError(f"{path}: refused, two members have the same name")
+    total = sum(m.file_size for m in members)
+    packed = sum(m.compress_size for m in members)
+    if total > MAX_BYTES or (total > 1 << 20 and total > MAX_RATIO * packed):
+        raise ModelError(f"{path}: refused, it would unpack to {total / 1e6:.0f} MB")
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    drive = len(name) > 1 and name[1] == ":"
+    return not (path.is_absolute() or ".." in path.parts or "\\" in name or drive or not name)
+
+
+def is_plain(name: str) -> bool:
+    """A file right in the bundle: no folder, no URL."""
+    return _is_inside(name) and "/" not in name and ":" not in name
+
+
+@contextmanager
+def installing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A path beside `target` to write a file or folder at; renamed to `target` at the end.
+
+    When anything fails, nothing is left behind, and what was at `target` is untouched.
+    """
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists already")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+    except OSError as e:
+        raise OutputError(f"{target} cannot be written: {e.strerror}") from e
+    try:
+        partial = work / target.name
+        yield partial
+        _swap(partial, target, work / "replaced")
+    except OSError as e:
+        raise OutputError(f"{target} cannot be written: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _swap(partial: Path, target: Path, replaced: Path) -> None:
+    """Rename over `target`; a folder, which rename does not replace, steps aside first."""
+    if target.is_dir():
+        target.rename(replaced)
+    try:
+        partial.replace(target)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+
+
+def write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, raw in contents.items():
+            # a ZipInfo of its own carries no time of writing: same model, same bytes
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, raw)

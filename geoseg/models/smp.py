@@ -1,0 +1,72 @@
+"""The architectures of segmentation_models_pytorch, with its own encoders and timm's ('tu-...').
+
+Arguments are those of smp's constructors, with `encoder` for `encoder_name`. What would download,
+read files or change the output is not among them, because arguments come out of bundles.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+from torch import nn
+
+from geoseg.errors import ModelError
+from geoseg.models import Architecture, nearest
+
+# What smp sets from `classes` and `bands`, or what geoseg does itself.
+_OURS = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
+_CATCH_ALL = {"self", "kwargs"}
+
+
+def _build(kind: type[nn.Module], *, classes: int, bands: int, **arguments: Any) -> nn.Module:
+    valid = {"encoder", *inspect.signature(kind.__init__).parameters} - _OURS - _CATCH_ALL
+    name = kind.__name__.lower()
+    for key in arguments:
+        if key not in valid:
+            raise ModelError(f"{name} has no argument {key!r}{nearest(key, valid)}")
+    encoder = arguments.pop("encoder", "resnet34")
+    _check_encoder(encoder)
+    try:
+        return kind(
+            encoder_name=encoder,
+            encoder_weights=None,
+            in_channels=bands,
+            classes=classes,
+            **arguments,
+        )
+    except (TypeError, ValueError, KeyError, IndexError, RuntimeError) as e:
+        text = ", ".join(f"{k}={v!r}" for k, v in {"encoder": encoder, **arguments}.items())
+        raise ModelError(f"{name} cannot be built with {text}: {e}") from e
+
+
+def _check_encoder(name: str) -> None:
+    """Only listed names: timm would fetch 'hf-hub:...' from the network."""
+    own = smp.encoders.get_encoder_names()
+    if name in own or (name.startswith("tu-") and timm.is_model(name.removeprefix("tu-"))):
+        return
+    known = [*own, *(f"tu-{n}" for n in timm.list_models())]
+    raise ModelError(f"no encoder is named {name!r}{nearest(name, known)}")
+
+
+def _stride(depth: int, output_stride: int, **arguments: Any) -> int:
+    depth = arguments.get("encoder_depth", depth)
+    return int(min(arguments.get("encoder_output_stride", output_stride), 2**depth))
+
+
+def _architecture(
+    kind: type[nn.Module], *, depth: int = 5, output_stride: int = 32
+) -> Architecture:
+    return Architecture(partial(_build, kind), partial(_stride, depth, output_stride))
+
+
+UNET = _architecture(smp.Unet)
+UNETPLUSPLUS = _architecture(smp.UnetPlusPlus)
+FPN = _architecture(smp.FPN)
+PSPNET = _architecture(smp.PSPNet, depth=3)
+DEEPLABV3 = _architecture(smp.DeepLabV3, output_stride=8)
+DEEPLABV3PLUS = _architecture(smp.DeepLabV3Plus, output_stride=16)
+SEGFORMER = _architecture(smp.Segformer)

@@ -1,0 +1,116 @@
+"""Runtimes: what turns a batch of scaled pixels into class probabilities.
+
+A runtime is a module with a function `load` (see RUNTIMES), imported when it is asked for; torch
+comes into the process that way and no other. Test-time augmentation and ensembles are runtimes
+around runtimes, so whoever runs one need not know.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.bundle import Bundle
+from geoseg.errors import UsageError
+from geoseg.predictions import Chip, SemanticPrediction
+from geoseg.reading import normalize
+from geoseg.spec import ModelSpec, Scaling
+
+# Name -> module, the preferred first. `load(bundle, *, device, precision, batch_size, threads)`.
+RUNTIMES = {
+    "torch": "geoseg.runtime.torch_runtime",
+    "fake": "geoseg.runtime.fake",
+}
+
+
+class Runtime(Protocol):
+    """A loaded network, ready to predict.
+
+    spec:        its contract.
+    description: 'torch bfloat16 channels_last cpu ...': runtime and precision come first.
+    batch_size:  how many tiles it likes at once; may change between calls.
+    """
+
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+
+    def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """(N, C, H, W) scaled pixels -> (N, K, H, W) probabilities, C-contiguous float32."""
+        ...
+
+
+def load(
+    bundles: Bundle | Sequence[Bundle],
+    *,
+    runtime: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    tta: Sequence[str] = (),
+) -> Runtime:
+    """The network of a bundle, or the mean of several.
+
+    device: auto, cpu, cuda, cuda:1, mps. precision: auto, float32, bfloat16, float16; auto takes
+    the fastest that agrees with the bundle's golden sample. `batch_size` and `threads` are chosen
+    when not given. tta: see geoseg.runtime.augment.
+    """
+    from geoseg.runtime.augment import Augmented, Ensemble
+
+    several = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+    if not several:
+        raise UsageError("no model was given")
+    for name, value in (("batch size", batch_size), ("number of threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"the {name} must be at least 1, not {value}")
+    module = importlib.import_module(_module(runtime))
+    members: list[Runtime] = [
+        module.load(b, device=device, precision=precision, batch_size=batch_size, threads=threads)
+        for b in several
+    ]
+    network = members[0] if len(members) == 1 else Ensemble(members)
+    return Augmented(network, tta) if tta else network
+
+
+def run(runtime: Runtime, chips: Iterable[Chip], scaling: Scaling) -> Iterator[SemanticPrediction]:
+    """One prediction per chip, in order; chips of one shape go through the network together.
+
+    `scaling` is the model's own, or what preflight made of it for this scene.
+    """
+    for group in _groups(runtime, chips):
+        batch = np.empty((len(group), *group[0].data.shape), np.float32)
+        for chip, out in zip(group, batch, strict=True):
+            normalize(chip.data, chip.valid, scaling, out=out)
+        for chip, scores in zip(group, runtime.predict(batch), strict=True):
+            yield SemanticPrediction(chip.tile, scores, chip.valid)
+
+
+def _groups(runtime: Runtime, chips: Iterable[Chip]) -> Iterator[list[Chip]]:
+    """Neighbours of equal shape, up to the batch size that the runtime wants at that moment."""
+    group: list[Chip] = []
+    for chip in chips:
+        if group and chip.data.shape != group[0].data.shape:
+            yield group
+            group = []
+        group.append(chip)
+        if len(group) >= runtime.batch_size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _module(name: str) -> str:
+    if name == "auto":
+        name = next(iter(RUNTIMES))
+    if name not in RUNTIMES:
+        raise UsageError(f"no runtime is named {name!r}; there are: auto, {', '.join(RUNTIMES)}")
+    return RUNTIMES[name]

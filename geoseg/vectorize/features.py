@@ -1,0 +1,105 @@
+"""Polygons on the pixel grid to features on the map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+    from affine import Affine
+    from pyproj import CRS
+
+    from geoseg.vectorize.stream import Polygons
+
+Float64 = NDArray[np.float64]
+
+
+def features(
+    polygons: Polygons,
+    *,
+    transform: Affine,
+    crs: CRS | None,
+    classes: Mapping[int, str],
+    to_crs: CRS | None = None,
+    simplify_m: float = 0.0,
+    min_area_m2: float = 0.0,
+) -> gpd.GeoDataFrame:
+    """One row per polygon, exteriors counter-clockwise, in `to_crs` or else `crs`.
+
+    Columns: class (str, the name in `classes`, or the number where it has none), class_id,
+    confidence (mean over the pixels) and confidence_min (both of the pixels outlined, NaN if
+    none was given), area_m2 and perimeter_m (on the ellipsoid, of the final geometry; without a
+    CRS in pixels), geometry.
+
+    `simplify_m` (metres, see `simplify`) keeps neighbours without gaps if the polygons come from
+    a Polygonizer with whole_clusters; so does `to_crs`. Polygons that are smaller than
+    `min_area_m2` after that are left out.
+    """
+    import geopandas as gpd
+    import shapely
+
+    from geoseg.vectorize.measure import area_perimeter, measure_rings, metres_to_units
+    from geoseg.vectorize.simplify import simplify
+
+    coords = _project(polygons.map_coords(transform), crs, to_crs)
+    geometries = polygons.build(coords)
+    if simplify_m > 0:
+        at = _project(_cluster_points(polygons, transform), crs, to_crs)
+        tolerance = metres_to_units(simplify_m, to_crs or crs, at)
+        geometries = simplify(geometries, tolerance, groups=polygons.cluster)
+        area, perimeter = area_perimeter(geometries, to_crs or crs)
+    else:
+        of_parts = measure_rings(coords, polygons.rings, polygons.parts, to_crs or crs)
+        area, perimeter = (polygons.sum_parts(values) for values in of_parts)
+    if simplify_m > 0 or to_crs is not None or transform.determinant > 0:
+        geometries = shapely.orient_polygons(geometries)
+    keep = slice(None) if min_area_m2 <= 0 else area >= min_area_m2
+    label = polygons.label[keep]
+    return gpd.GeoDataFrame(
+        {
+            "class": _names(label, classes),
+            "class_id": label,
+            "confidence": polygons.confidence_mean[keep],
+            "confidence_min": polygons.confidence_min[keep],
+            "area_m2": area[keep],
+            "perimeter_m": perimeter[keep],
+        },
+        geometry=geometries[keep],
+        crs=to_crs or crs,
+    )
+
+
+def _project(points: Float64, crs: CRS | None, to_crs: CRS | None) -> Float64:
+    """(N, 2) points of one CRS in another."""
+    from pyproj import Transformer
+
+    if to_crs is None or to_crs == crs:
+        return points
+    if crs is None:
+        raise ValueError("polygons without a CRS cannot be brought to another one")
+    transformer = Transformer.from_crs(crs, to_crs, always_xy=True)
+    return np.column_stack(transformer.transform(*points.T))
+
+
+def _names(label: NDArray[np.int32], classes: Mapping[int, str]) -> pd.Series[str]:
+    import pandas as pd
+
+    ids, index = np.unique(label, return_inverse=True)
+    names = np.array([str(classes.get(i, i)) for i in ids.tolist()], dtype=object)
+    return pd.Series(names[index], dtype="str")
+
+
+def _cluster_points(polygons: Polygons, transform: Affine) -> Float64:
+    """(N, 2) for each polygon the middle of its cluster on the map."""
+    if len(polygons) == 0:
+        return np.empty((0, 2))
+    first = np.flatnonzero(np.diff(polygons.cluster, prepend=polygons.cluster[0] - 1))
+    low = np.minimum.reduceat(polygons.bbox[:, :2], first)
+    high = np.maximum.reduceat(polygons.bbox[:, 2:], first)
+    col, row = np.repeat((low + high) / 2, np.diff(first, append=len(polygons)), axis=0).T
+    return np.column_stack(transform @ (col, row))

@@ -1,0 +1,228 @@
+"""The whole way from a raster to files, with networks whose answer is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from models import bright_bundle
+from rasterio.features import rasterize
+from shapely import box
+
+import geoseg
+from geoseg import testing
+from geoseg.errors import AoiError, ConfigError, OutputError, SceneError, UsageError
+from geoseg.sinks import read_metadata
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bright_bundle(tmp_path_factory.mktemp("models") / "bright")
+
+
+@pytest.fixture(scope="session")
+def mask() -> np.ndarray:
+    return testing.planted_rectangles((300, 420), count=60, seed=1)
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory, mask: np.ndarray) -> Path:
+    return testing.planted_scene(tmp_path_factory.mktemp("scenes") / "scene.tif", mask)
+
+
+def burned(frame: gpd.GeoDataFrame, transform: Affine, shape: tuple[int, int]) -> np.ndarray:
+    if frame.empty:
+        return np.zeros(shape, np.uint8)
+    return rasterize(frame.geometry, out_shape=shape, transform=transform)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 64, "overlap": 24}, {"stitch": "crop"}])
+def test_finds_exactly_what_was_planted(
+    scene: Path, mask: np.ndarray, model: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
+    out, mask_out = tmp_path / "objects.gpkg", tmp_path / "mask.tif"
+    result = geoseg.predict(scene, out, model=model, mask=mask_out, **options)
+    frame = gpd.read_file(out)
+    with rasterio.open(scene) as dataset:
+        transform, crs = dataset.transform, dataset.crs
+    assert frame.crs == crs
+    assert frame.is_valid.all()
+    assert (burned(frame, transform, mask.shape) == mask).all()
+    with rasterio.open(mask_out) as dataset:
+        assert (dataset.read(1) == mask).all()
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert result.polygons == {"object": len(frame)}
+    assert frame["area_m2"].sum() == pytest.approx(mask.sum() * 0.09, rel=2e-3)
+    assert ((frame["confidence"] >= frame["confidence_min"]) & (frame["confidence_min"] >= 0.5)).all()
+    assert read_metadata(out)["geoseg:model"] == "bright-1"
+
+
+def test_batch_size_changes_nothing(scene: Path, model: Path, tmp_path: Path) -> None:
+    frames = []
+    for batch in (1, 3):
+        out = tmp_path / f"{batch}.gpkg"
+        geoseg.predict(scene, out, model=model, batch=batch, precision="float32")
+        frames.append(gpd.read_file(out))
+    assert frames[0].geom_equals_exact(frames[1], 0).all()
+
+
+def test_probabilities_are_the_models(
+    scene: Path, model: Path, mask: np.ndarray, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.tif"
+    geoseg.predict(scene, model=model, probabilities=out, precision="float32")
+    with rasterio.open(scene) as a, rasterio.open(out) as b:
+        mean = a.read().astype(float).mean(0)
+        got = b.read(1) * b.scales[0]
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-8 * (mean - 127.5) / 127.5)), atol=1e-3)
+
+
+def test_pixels_without_data_stay_without_class(
+    mask: np.ndarray, model: Path, tmp_path: Path
+) -> None:
+    scene = testing.planted_scene(tmp_path / "scene.tif", mask, nodata=0)
+    with rasterio.open(scene, "r+") as dataset:
+        data = dataset.read()
+        data[:, 100:200, :150] = 0
+        dataset.write(data)
+    geoseg.predict(scene, tmp_path / "o.gpkg", model=model, mask=tmp_path / "m.tif")
+    expected = mask.copy()
+    expected[100:200, :150] = 255
+    with rasterio.open(tmp_path / "m.tif") as dataset:
+        assert dataset.nodata == 255
+        assert (dataset.read(1) == expected).all()
+
+
+def test_aoi_in_another_crs(scene: Path, mask: np.ndarray, model: Path, tmp_path: Path) -> None:
+    with rasterio.open(scene) as dataset:
+        transform = dataset.transform
+    left, top = transform @ (50, 60)
+    right, bottom = transform @ (250, 200)
+    aoi = gpd.GeoDataFrame(geometry=[box(left, bottom, right, top)], crs="EPSG:32633")
+    aoi.to_crs(4326).to_file(tmp_path / "aoi.geojson")
+    geoseg.predict(scene, tmp_path / "o.gpkg", model=model, aoi=tmp_path / "aoi.geojson")
+    got = burned(gpd.read_file(tmp_path / "o.gpkg"), transform, mask.shape)
+    expected = np.zeros_like(mask)
+    expected[60:200, 50:250] = mask[60:200, 50:250]
+    assert (got != expected).mean() < 1e-3  # the edge, after two reprojections
+
+
+def test_resampled_scene_and_rasters_on_its_own_grid(
+    mask: np.ndarray, model: Path, tmp_path: Path
+) -> None:
+    """A scene of 0.1 m for a model of 0.3 m: polygons where the objects are."""
+    fine = np.kron(mask, np.ones((3, 3), np.uint8))
+    transform = Affine(0.1, 0, 500_000, 0, -0.1, 5_800_000)
+    scene = testing.planted_scene(tmp_path / "fine.tif", fine, transform=transform)
+    events = []
+    geoseg.predict(
+        scene,
+        tmp_path / "o.gpkg",
+        model=model,
+        mask=tmp_path / "m.tif",
+        raster_grid="scene",
+        listener=events.append,
+    )
+    assert any(e["event"] == "info" and e.get("topic") == "gsd" for e in events)
+    with rasterio.open(tmp_path / "m.tif") as dataset:
+        assert dataset.transform == transform
+        assert (dataset.read(1) != fine).mean() < 2e-3
+    got = burned(gpd.read_file(tmp_path / "o.gpkg"), transform, fine.shape)
+    assert (got != fine).mean() < 2e-3
+
+
+def test_simplified_and_filtered(scene: Path, model: Path, tmp_path: Path) -> None:
+    geoseg.predict(
+        scene, tmp_path / "o.gpkg", model=model, simplify=0.4, min_area=5.0, crs="EPSG:4326"
+    )
+    frame = gpd.read_file(tmp_path / "o.gpkg")
+    assert frame.crs == "EPSG:4326"
+    assert frame.is_valid.all()
+    assert (frame["area_m2"] >= 5).all()
+
+
+def test_an_empty_result_is_a_valid_file(model: Path, tmp_path: Path) -> None:
+    nothing = np.zeros((100, 100), np.uint8)
+    scene = testing.planted_scene(tmp_path / "scene.tif", nothing)
+    result = geoseg.predict(scene, tmp_path / "o.gpkg", model=model)
+    assert result.polygons == {}
+    assert len(gpd.read_file(tmp_path / "o.gpkg")) == 0
+
+
+def test_an_ensemble_of_the_same_is_the_same(scene: Path, model: Path, tmp_path: Path) -> None:
+    geoseg.predict(scene, tmp_path / "one.gpkg", model=model)
+    geoseg.predict(scene, tmp_path / "two.gpkg", model=[model, model], tta=("hflip",))
+    one, two = gpd.read_file(tmp_path / "one.gpkg"), gpd.read_file(tmp_path / "two.gpkg")
+    assert one.geom_equals_exact(two, 0).all()
+
+
+def test_events_tell_the_whole_story(scene: Path, model: Path, tmp_path: Path) -> None:
+    events = []
+    geoseg.predict(scene, tmp_path / "o.gpkg", model=model, listener=events.append)
+    kinds = [e["event"] for e in events]
+    assert kinds.index("start") < kinds.index("progress") < kinds.index("result")
+    last = [e for e in events if e["event"] == "progress"][-1]
+    assert last["done"] == last["tiles"] > 1
+    json.dumps(events, default=str)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"overlap": 128, "tile": 128}, UsageError, "smaller overlap or a larger tile"),
+        ({"batch": 0}, ConfigError, "batch"),
+        ({"batch": -2}, ConfigError, "batch"),
+        ({"tile": 0}, ConfigError, "tile"),
+        ({"simplfy": 1}, ConfigError, "did you mean 'simplify'"),
+        ({"crs": "EPSG:0"}, UsageError, "EPSG:0"),
+        ({"device": "toaster"}, UsageError, "toaster"),
+        ({"bands": (1, 2, 9)}, SceneError, "9"),
+        ({"aoi": "missing.gpkg"}, AoiError, "missing.gpkg"),
+        ({"mask": "mask.png"}, UsageError, "tif"),
+    ],
+)
+def test_senseless_options_leave_nothing(
+    scene: Path,
+    model: Path,
+    tmp_path: Path,
+    options: dict[str, object],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        geoseg.predict(scene, tmp_path / "o.gpkg", model=model, **options)
+    assert files(tmp_path) == []
+
+
+def test_existing_outputs_are_kept(scene: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.gpkg"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="--overwrite"):
+        geoseg.predict(scene, out, model=model)
+    assert out.read_text() == "precious"
+    geoseg.predict(scene, out, model=model, overwrite=True)
+    assert len(gpd.read_file(out)) > 0
+    assert files(tmp_path) == ["o.gpkg"]
+
+
+def test_a_scene_that_breaks_midway_leaves_nothing(
+    mask: np.ndarray, model: Path, tmp_path: Path
+) -> None:
+    scene = testing.planted_scene(
+        tmp_path / "scene.tif", mask, tiled=True, blockxsize=64, blockysize=64, compress="deflate"
+    )
+    content = bytearray(scene.read_bytes())
+    content[len(content) // 2 :] = b"\xff" * (len(content) - len(content) // 2)
+    scene.write_bytes(content)
+    with pytest.raises(SceneError, match="scene.tif"):
+        geoseg.predict(scene, tmp_path / "o.gpkg", model=model, mask=tmp_path / "m.tif")
+    assert files(tmp_path) == ["scene.tif"]
