@@ -146,6 +146,16 @@ def _stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> A
     return low, high
 
 
+def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        west, south, east, north = (float(v) for v in value.split(","))
+    except ValueError:
+        raise click.BadParameter("four numbers W,S,E,N") from None
+    return west, south, east, north
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Only what the user said; the defaults live in PredictOptions."""
     return {k: v for k, v in options.items() if v is not None and v != ()}
@@ -246,13 +256,15 @@ def train(recipe: Path, output: Path | None, data: Path | None, steps: int | Non
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture (PNG)."
 )
 @click.option("--width", type=int, default=1600, show_default=True, help="Pixels across.")
-@click.option("--bounds", metavar="W,S,E,N", help="Part of the scene, in its CRS.")
-def preview(result: Path, scene: str, output: Path, width: int, bounds: str | None) -> None:
+@click.option(
+    "--bounds", metavar="W,S,E,N", callback=_bounds, help="Part of the scene, in its CRS."
+)
+@overwrite
+def preview(result: Path, scene: str, output: Path, **options: Any) -> None:
     """Draw the polygons of RESULT over SCENE."""
     from geoseg.preview import preview as draw
 
-    box = tuple(float(v) for v in bounds.split(",")) if bounds else None
-    click.echo(draw(result, scene, output, width=width, bounds=box))
+    click.echo(draw(result, scene, output, **options))
 
 
 @cli.group(cls=Verbs)

@@ -68,12 +68,12 @@ def _gdal(trouble: list[str]) -> dict[str, str]:
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    for name in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH"):
-        if name in os.environ:
-            trouble.append(
-                f"{name} is set to {os.environ[name]}: another GDAL's files can break this one; "
-                f"unset it for geoseg"
-            )
+    trouble += [
+        f"{name} is set to {os.environ[name]}: another GDAL's files can break this one; "
+        f"unset it for geoseg"
+        for name in ("PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
+        if name in os.environ
+    ]
     try:
         CRS.from_epsg(3857).to_wkt()
         pyproj.CRS.from_epsg(3857)
@@ -93,9 +93,7 @@ def _devices(trouble: list[str]) -> tuple[str, ...]:
         trouble.append(f"torch does not load ({e}): reinstall torch and torchvision together")
         return ()
     found = [f"cpu ({torch.get_num_threads()} threads)"]
-    found += [
-        f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())
-    ]
+    found += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         found.append("mps")
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -52,7 +52,7 @@ class Outputs:
         self._to_crs = CRS(options.crs) if options.crs else None
         self._waiting: list[Polygons] = []
         self.polygons: Counter[str] = Counter()
-        self.area_m2: Counter[str] = Counter()
+        self.area_m2: defaultdict[str, float] = defaultdict(float)
 
     def write(self, rows: Rows) -> None:
         """Take in the next finished rows."""

@@ -19,13 +19,12 @@ import geoseg
 from geoseg import registry, runtime
 from geoseg.aoi import Aoi
 from geoseg.bundle import Bundle
-from geoseg.errors import UsageError
 from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Plan, plan
 from geoseg.options import PredictOptions
 from geoseg.outputs import check_asked, open_outputs
 from geoseg.planning import cost_of, fit_memory
-from geoseg.preflight import Finding, Preflight, preflight
+from geoseg.preflight import Finding, Preflight, open_for, preflight
 from geoseg.reading import ahead, chips
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
@@ -130,31 +129,15 @@ def predict(
 
 
 def open_scene(source: str | Path, spec: ModelSpec, options: PredictOptions) -> Scene:
-    """The scene at the model's GSD, with the bands that the model wants or the user names."""
-    if options.bands is not None and len(options.bands) != len(spec.bands):
-        raise UsageError(
-            f"{len(options.bands)} bands are given, {spec.name} takes {len(spec.bands)} "
-            f"({', '.join(b.name for b in spec.bands)}): name one for each"
-        )
-    return Scene.open(
-        source,
-        bands=options.bands or spec.bands,
-        gsd=spec.gsd,
-        nodata=options.nodata,
-        scene_gsd=options.gsd,
-    )
+    """The scene as the model wants it and the options say."""
+    return open_for(source, spec, bands=options.bands, nodata=options.nodata, scene_gsd=options.gsd)
 
 
 def check(
     scene: Scene, spec: ModelSpec, options: PredictOptions, listener: Listener = ignore
 ) -> Preflight:
     """Hold the scene against the model's contract and tell what differs."""
-    contract = preflight(scene, spec)
-    if options.stretch == "none":
-        contract = replace(contract, scaling=spec.scaling)
-    elif options.stretch != "auto":
-        stretched = spec.scaling.after(*options.stretch, target=spec.value_range)
-        contract = replace(contract, scaling=stretched)
+    contract = preflight(scene, spec, stretch=options.stretch)
     for finding in contract.findings:
         listener({"event": finding.level, "topic": finding.topic, "message": finding.message})
     return contract

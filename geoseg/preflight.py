@@ -17,10 +17,11 @@ from geoseg.grid import Grid
 from geoseg.scene import Scene
 from geoseg.scene.bands import band_name
 from geoseg.scene.sample import Sample, is_empty, sample
-from geoseg.spec import Band, ModelSpec, Scaling
+from geoseg.spec import ModelSpec, Scaling
 
 Level = Literal["info", "warning", "error"]
 Topic = Literal["gsd", "bands", "values", "crs", "nodata"]
+Stretch = Literal["auto", "none"] | tuple[float, float]
 
 SAME_GSD = (0.8, 1.25)  # scene's GSD over the model's: not worth a word
 COARSE, FINE = 2.0, 5.0  # times off from which a warning is due
@@ -65,33 +66,35 @@ class Preflight:
         return tuple(f.message for f in self.findings if f.level != "info")
 
 
-def preflight(
-    source: str | os.PathLike[str] | Scene,
+def open_for(
+    source: str | os.PathLike[str],
     spec: ModelSpec,
     *,
-    bands: Sequence[int | str | Band] | None = None,
+    bands: Sequence[int | str] | None = None,
     nodata: float | None = None,
     scene_gsd: float | None = None,
-) -> Preflight:
-    """Check a scene (or a path or URL of one) against `spec`.
+) -> Scene:
+    """The scene at the model's GSD, with the bands that the model wants or the user names.
 
     bands: the user's own choice, in the model's order; nodata, scene_gsd: see `Scene.open`.
-    Raises ContractError where the scene cannot be made to fit, SceneError where it has no data.
     """
-    if isinstance(source, Scene):
-        return _check(source, spec)
     if bands is not None and len(bands) != len(spec.bands):
         raise ContractError(
             f"{len(bands)} bands are given, {spec.name} takes {len(spec.bands)} "
             f"({', '.join(b.name for b in spec.bands)}): name one for each"
         )
-    with Scene.open(
+    return Scene.open(
         source, bands=bands or spec.bands, gsd=spec.gsd, nodata=nodata, scene_gsd=scene_gsd
-    ) as scene:
-        return _check(scene, spec)
+    )
 
 
-def _check(scene: Scene, spec: ModelSpec) -> Preflight:
+def preflight(scene: Scene, spec: ModelSpec, *, stretch: Stretch = "auto") -> Preflight:
+    """Check a scene that was opened for `spec`.
+
+    stretch: auto finds the scaling from a sample of the values; none takes the model's; (low,
+    high) maps these values to the model's range. Raises ContractError where the scene cannot be
+    made to fit, SceneError where it has no data.
+    """
     if len(scene.bands) != len(spec.bands):
         raise ContractError(
             f"{scene.source}: {len(scene.bands)} bands are open, {spec.name} takes "
@@ -100,7 +103,12 @@ def _check(scene: Scene, spec: ModelSpec) -> Preflight:
     findings = [*_gsd(scene, spec), *_crs(scene), *_bands(scene, spec)]
     looked = sample(scene.raster)
     findings += _nodata(scene, looked)
-    scaling, values = _values(scene, spec, looked)
+    if stretch == "auto":
+        scaling, values = _values(scene, spec, looked)
+    elif stretch == "none":
+        scaling, values = spec.scaling, []
+    else:
+        scaling, values = spec.scaling.after(*stretch, target=spec.value_range), []
     step = ~scene.native.transform @ scene.grid.transform
     return Preflight(
         source=scene.source,

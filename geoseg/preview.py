@@ -129,17 +129,18 @@ def _read_polygons(path: Path, crs: Any) -> GeoDataFrame:
         if path.suffix.lower() in (".parquet", ".geoparquet"):
             frame = gpd.read_parquet(path)
         else:
-            layers = pyogrio.list_layers(path)
-            with_geometry = [name for name, kind in layers if kind is not None]
-            frame = gpd.read_file(path, layer=(with_geometry or [layers[0][0]])[0])
+            layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+            if not layers:
+                raise UsageError(f"{path}: no layer with geometries")
+            frame = gpd.read_file(path, layer=layers[0])
     except (DataSourceError, OSError, ValueError) as e:
         raise UsageError(f"{path}: no vector file that can be read ({e})") from e
     if crs is not None and frame.crs is not None:
         frame = frame.to_crs(CRS.from_wkt(crs.to_wkt()))
-    frame = frame[~(frame.geometry.is_empty | frame.geometry.isna())]
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.geometry.is_empty]
     if "class" not in frame.columns:
         frame["class"] = "polygons"
-    if "class_id" not in frame.columns:
+    if "class_id" not in frame.columns or frame["class_id"].dtype.kind not in "iu":
         frame["class_id"] = frame["class"].astype("category").cat.codes + 1
     return frame
 

@@ -68,7 +68,8 @@ def test_the_table_in_the_document_is_complete() -> None:
 def modules_after(code: str) -> set[str]:
     """Top-level names of the modules that a fresh interpreter has loaded after `code`."""
     script = f"{code}\nimport sys; print(*{{m.split('.')[0] for m in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 

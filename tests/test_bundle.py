@@ -172,7 +172,8 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
             (partial / "half").touch()
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
     write(target, description="Another.")
     assert Bundle.open(target).spec.description == "Another."

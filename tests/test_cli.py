@@ -58,7 +58,7 @@ def test_predict_is_quiet_in_a_pipe_and_sums_up(scene: Path, model: Path, tmp_pa
 def test_json_lines(scene: Path, model: Path, tmp_path: Path) -> None:
     done = geoseg("predict", scene, "-o", tmp_path / "o.fgb", "-m", model, "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [e["event"] for e in events][0] in ("start", "info")
+    assert events[0]["event"] in ("start", "info")
     assert events[-1]["event"] == "result"
     assert events[-1]["output"] == str(tmp_path / "o.fgb")
     failed = geoseg("predict", "missing.tif", "-o", tmp_path / "p.fgb", "-m", model, "--json")

@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 
 from geoseg.errors import ContractError, SceneError
 from geoseg.grid import Tiling, Window
-from geoseg.preflight import Preflight, describe, preflight
+from geoseg.preflight import Preflight, describe, open_for, preflight
 from geoseg.reading import normalize
 from geoseg.scene import Scene
 from geoseg.scene.files import quiet
@@ -58,20 +58,23 @@ def said(result: Preflight, topic: str) -> list[tuple[str, str]]:
     return [(f.level, f.message) for f in result.findings if f.topic == topic]
 
 
+def check(path: Path, spec: ModelSpec, **options: Any) -> Preflight:
+    with open_for(path, spec, **options) as scene:
+        return preflight(scene, spec)
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     return write(tmp_path / "a.tif", noise(1, 255, "uint8"))
 
 
 def test_a_scene_that_fits_has_no_findings(image: Path) -> None:
-    result = preflight(image, SPEC)
+    result = check(image, SPEC)
     assert result.findings == ()
     assert result.scaling == SPEC.scaling
     assert result.bands == (1, 2, 3)
     assert result.factor == (1, 1)
     assert result.valid_share == 1
-    with Scene.open(image, bands=SPEC.bands, gsd=SPEC.gsd) as scene:
-        assert preflight(scene, SPEC) == result
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_a_scene_that_fits_has_no_findings(image: Path) -> None:
     ],
 )
 def test_gsd_is_said(tmp_path: Path, pixel: float, level: str, says: str) -> None:
-    result = preflight(write(tmp_path / "a.tif", noise(1, 255, "uint8"), pixel=pixel), SPEC)
+    result = check(write(tmp_path / "a.tif", noise(1, 255, "uint8"), pixel=pixel), SPEC)
     [(found, message)] = said(result, "gsd")
     assert found == level
     assert re.search(says, message)
@@ -96,13 +99,13 @@ def test_gsd_is_said(tmp_path: Path, pixel: float, level: str, says: str) -> Non
 def test_gsd_far_off_is_refused(tmp_path: Path, pixel: float) -> None:
     path = write(tmp_path / "a.tif", noise(1, 255, "uint8"), pixel=pixel)
     with pytest.raises(ContractError, match=r"2\d\.?\d* times (finer|coarser) than the 0.5 m"):
-        preflight(path, SPEC)
-    fixed = preflight(path, SPEC, scene_gsd=0.5)
+        check(path, SPEC)
+    fixed = check(path, SPEC, scene_gsd=0.5)
     assert fixed.grid == fixed.native
 
 
 def test_no_crs_is_said(tmp_path: Path) -> None:
-    result = preflight(write(tmp_path / "a.tif", noise(1, 255, "uint8"), crs=None), SPEC)
+    result = check(write(tmp_path / "a.tif", noise(1, 255, "uint8"), crs=None), SPEC)
     [(level, message)] = said(result, "crs")
     assert level == "warning"
     assert "no CRS" in message
@@ -123,7 +126,7 @@ def test_values_are_brought_to_the_models_range(
     tmp_path: Path, dtype: str, low: float, high: float, clip: Any, level: str | None
 ) -> None:
     data = noise(low, high, dtype)
-    result = preflight(write(tmp_path / "a.tif", data), SPEC)
+    result = check(write(tmp_path / "a.tif", data), SPEC)
     assert [f for f, _ in said(result, "values")] == ([level] if level else [])
     if clip == "stretched":
         p2, p98 = np.percentile(data, (2, 98))
@@ -142,48 +145,48 @@ def test_values_are_brought_to_the_models_range(
 
 def test_bytes_for_a_model_of_reflectance(image: Path) -> None:
     spec = dataclasses.replace(SPEC, dtype="float32", value_range=(0.0, 1.0))
-    assert preflight(image, spec).scaling.clip == (0.0, 255.0)
+    assert check(image, spec).scaling.clip == (0.0, 255.0)
 
 
 def test_values_beyond_the_range_of_the_same_dtype_are_said(tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, dtype="uint16", value_range=(0.0, 3000.0))
-    result = preflight(write(tmp_path / "a.tif", noise(0, 9000, "uint16")), spec)
+    result = check(write(tmp_path / "a.tif", noise(0, 9000, "uint16")), spec)
     assert result.scaling == spec.scaling
     assert "go beyond" in said(result, "values")[0][1]
 
 
 def test_constant_image_is_said(tmp_path: Path) -> None:
-    result = preflight(write(tmp_path / "a.tif", np.full((3, 9, 9), 7, "uint8")), SPEC)
+    result = check(write(tmp_path / "a.tif", np.full((3, 9, 9), 7, "uint8")), SPEC)
     assert "same value" in said(result, "values")[0][1]
 
 
 def test_bands_by_position_and_of_another_colour_are_said(tmp_path: Path, image: Path) -> None:
     data, undefined = noise(1, 255, "uint8"), (ColorInterp.undefined,) * 3
     plain = write(tmp_path / "plain.tif", data, colours=undefined)
-    [(level, message)] = said(preflight(plain, SPEC), "bands")
+    [(level, message)] = said(check(plain, SPEC), "bands")
     assert level == "warning"
     assert "by position: 1 = red" in message
-    swapped = said(preflight(image, SPEC, bands=[3, 2, 1]), "bands")
+    swapped = said(check(image, SPEC, bands=[3, 2, 1]), "bands")
     assert "band 3 is used as red, but the file says that it is blue" in swapped[0][1]
-    reordered = preflight(write(tmp_path / "bgr.tif", data, colours=RGB[::-1]), SPEC)
+    reordered = check(write(tmp_path / "bgr.tif", data, colours=RGB[::-1]), SPEC)
     assert reordered.bands == (3, 2, 1)
     assert not said(reordered, "bands")
 
 
 def test_wrong_number_of_bands_is_refused(tmp_path: Path, image: Path) -> None:
     with pytest.raises(ContractError, match=r"2 bands are given, buildings takes 3 \(red, green"):
-        preflight(image, SPEC, bands=[1, 2])
+        check(image, SPEC, bands=[1, 2])
     two = write(tmp_path / "b.tif", noise(1, 255, "uint8", bands=2))
     with pytest.raises(ContractError, match=r"3 bands are needed .* there are bands 1"):
-        preflight(two, SPEC)
+        check(two, SPEC)
 
 
 def test_nodata_share_and_undeclared_zeros(tmp_path: Path) -> None:
     data = noise(1, 255, "uint8")
     data[:, :16] = 0
-    bare = preflight(write(tmp_path / "a.tif", data), SPEC)
+    bare = check(write(tmp_path / "a.tif", data), SPEC)
     assert "--nodata 0" in said(bare, "nodata")[0][1]
-    told = preflight(tmp_path / "a.tif", SPEC, nodata=0)
+    told = check(tmp_path / "a.tif", SPEC, nodata=0)
     assert said(told, "nodata") == [("info", "about 25 % of the scene has no data")]
     assert told.valid_share == 0.75
 
@@ -191,7 +194,7 @@ def test_nodata_share_and_undeclared_zeros(tmp_path: Path) -> None:
 def test_nothing_to_predict(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.zeros((3, 50, 50), "uint8"), nodata=0)
     with pytest.raises(SceneError, match="nothing to predict"):
-        preflight(path, SPEC)
+        check(path, SPEC)
     # One lonely block of data in a large scene: no sample finds it, but it is there.
     path = tmp_path / "big.tif"
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": 4096, "width": 4096,
@@ -199,7 +202,7 @@ def test_nothing_to_predict(tmp_path: Path) -> None:
     with rasterio.open(path, "w", transform=Affine(0.5, 0, 5e5, 0, -0.5, 5e6), **profile) as f:
         f.colorinterp = RGB
         f.write(np.full((3, 2, 2), 9, "uint8"), window=rasterio.windows.Window(777, 801, 2, 2))
-    assert "hardly any" in said(preflight(path, SPEC), "nodata")[0][1]
+    assert "hardly any" in said(check(path, SPEC), "nodata")[0][1]
 
 
 @pytest.mark.parametrize("tiled", [True, False])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_one_prediction_per_chip_in_order(edges: list[int], batch_size: int) -> 
         np.testing.assert_allclose(prediction.scores, expected, rtol=1e-6)
         assert prediction.valid is given_chip.valid
     assert all(n <= batch_size for n in sizes)
-    changes = sum(a != b for a, b in zip(edges, edges[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(edges))
     assert len(sizes) <= len(edges) // batch_size + changes + 1
 
 
@@ -223,9 +224,7 @@ def test_each_member_sees_its_own_scaling() -> None:
         return batch[:, :1]
 
     def scaled(spec: Any) -> Batch:
-        offset, scale = (
-            np.array(v)[:, None, None] for v in (spec.scaling.offset, spec.scaling.scale)
-        )
+        offset, scale = np.array([spec.scaling.offset, spec.scaling.scale])[..., None, None]
         return ((raw - offset) / scale).astype(np.float32)
 
     Ensemble([FakeRuntime(first, record), FakeRuntime(second, record)]).predict(scaled(first))
@@ -254,5 +253,5 @@ def test_ensemble_of_several_classes_and_strides() -> None:
 )
 def test_members_that_do_not_agree(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        Ensemble([identity(fake_spec()), identity(fake_spec(name="other", **change))])
+        Ensemble([identity(fake_spec()), identity(replace(fake_spec(name="other"), **change))])
     assert issubclass(ModelError, GeosegError)

@@ -51,12 +51,13 @@ def network() -> nn.Module:
     return unsettled(models.build("unet", classes=1, bands=3, **ARGUMENTS))
 
 
-@pytest.fixture
-def bundle(tmp_path: Path, network: nn.Module) -> Bundle:
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, network: nn.Module) -> Bundle:
     sample = replace(
         golden_sample(SPEC, network, IMAGE), tolerance={"float32": 1e-3, "bfloat16": 0.3}
     )
-    path = Bundle.write(tmp_path / "demo.zip", SPEC, network.state_dict(), sample, card(SPEC))
+    path = tmp_path_factory.mktemp("bundle") / "demo"
+    Bundle.write(path, SPEC, network.state_dict(), sample, card(SPEC))
     return Bundle.open(path)
 
 
@@ -111,7 +112,7 @@ def test_a_mode_that_differs_is_not_taken(
 
 def test_a_wrong_network_is_noticed(bundle: Bundle, network: nn.Module) -> None:
     state = dict(network.state_dict())
-    state["segmentation_head.0.bias"] = state["segmentation_head.0.bias"] + 1
+    state["segmentation_head.0.bias"] = state["segmentation_head.0.bias"] + 9
     path = bundle.path.with_name("wrong")
     Bundle.write(path, SPEC, state, bundle.sample(), "")
     with pytest.raises(ModelError, match="demo-0 does not reproduce its golden sample"):
@@ -220,14 +221,10 @@ def test_tiles_with_enough_halo_equal_the_whole() -> None:
     loaded = TorchRuntime(spec, models.build("tiny", classes=1, bands=2, depth=depth))
     x = np.random.default_rng(0).normal(size=(1, 2, 40, 40)).astype(np.float32)
     whole = loaded.predict(x)
-    for row in range(depth, 40 - depth, 10):
+    for row in range(depth, 40 - depth - 10, 8):
         part = loaded.predict(x[:, :, row - depth : row + 10 + depth])
-        part = part[:, :, depth:-depth] if part.shape[2] == 10 + 2 * depth else part[:, :, depth:]
-        np.testing.assert_allclose(
-            part[..., : 10 if part.shape[2] >= 10 else None, :],
-            whole[:, :, row : row + part.shape[2]][:, :, :10],
-            atol=1e-6,
-        )
+        inner = part[:, :, depth:-depth]
+        np.testing.assert_allclose(inner, whole[:, :, row : row + 10], atol=1e-6)
 
 
 # --- folding --------------------------------------------------------------------------------

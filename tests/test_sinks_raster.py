@@ -249,7 +249,7 @@ def fail(path: Path, error: BaseException, **options: bool) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
 def test_an_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "mask.tif"
     with pytest.raises(error):

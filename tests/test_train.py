@@ -17,6 +17,7 @@ from shapely.geometry import box
 
 from geoseg import runtime
 from geoseg.bundle import Bundle
+from geoseg.config import load_yaml
 from geoseg.errors import ConfigError, DataError
 from geoseg.grid import Window
 from geoseg.testing import planted_rectangles, write_scene
@@ -39,8 +40,9 @@ from geoseg.train.data import (
 )
 from geoseg.train.loop import average, learning_rate
 from geoseg.train.losses import cross_entropy, dice, loss
-from geoseg.train.run import choose, run
+from geoseg.train.run import choose, new_network, run
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 CRS = "EPSG:32633"
 LEFT, TOP, GSD = 400_000.0, 5_000_000.0, 0.3
 TINY: dict[str, Any] = {
@@ -355,8 +357,18 @@ def test_a_recipe_becomes_a_bundle(data: Any, tmp_path: Path) -> None:
         write_bundle(tmp_path)
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_builds_its_network(path: Path) -> None:
+    config = load_yaml(path, TrainConfig)
+    assert config.name == path.stem
+    network = new_network(config).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, len(config.data.bands), 64, 64)).shape == (1, 1, 64, 64)
+    assert sum(p.numel() for p in network.parameters()) * 2 < 12e6  # fits the package as float16
+
+
 def test_a_recipe_with_an_unknown_key(tmp_path: Path, data: Any) -> None:
-    shipped = Path(__file__).parents[1] / "configs" / "buildings-v0.yaml"
+    shipped = CONFIGS / "buildings-v0.yaml"
     path = tmp_path / "recipe.yaml"
     path.write_text(shipped.read_text().replace("  steps:", "  setps:"))
     with pytest.raises(ConfigError, match=r"schedule\.setps.*did you mean 'steps'"):

@@ -43,7 +43,10 @@ class Runtime(Protocol):
     def batch_size(self) -> int: ...
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """(N, C, H, W) scaled pixels -> (N, K, H, W) probabilities, C-contiguous float32."""
+        """(N, C, H, W) scaled pixels -> (N, K, H, W) probabilities.
+
+        A new, C-contiguous array: the caller may change it.
+        """
         ...
 
 

@@ -26,7 +26,7 @@ class FakeRuntime:
     description: str = "fake float32"
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        return np.ascontiguousarray(self.function(batch), dtype=np.float32)
+        return np.array(self.function(batch), dtype=np.float32, order="C")
 
 
 def identity(spec: ModelSpec | None = None, *, batch_size: int = 1) -> FakeRuntime:

@@ -95,6 +95,8 @@ class TorchRuntime:
 
     def _try(self, batch: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The probabilities, or None after halving the batch size for lack of memory."""
+        if self._grow:
+            torch.cuda.reset_peak_memory_stats(self.device)
         try:
             scores = self._forward(batch)
         except torch.OutOfMemoryError as e:
@@ -132,7 +134,7 @@ class TorchRuntime:
             case "softmax":
                 return torch.softmax(logits / self.spec.temperature, dim=1)
             case _:
-                return logits
+                return logits.clone()  # a network that passes pixels on would hand out the input
 
     def _fitting(self, batch: NDArray[np.float32]) -> int:
         """Tiles like those of `batch` that fit the GPU, by what this batch has taken."""
@@ -161,6 +163,8 @@ def load(
     if where.type == "cpu":
         torch.set_num_threads(threads or physical_cores())
         keep_freed_memory()
+    if where.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # tiles have one shape: finding out pays
     spec, sample = bundle.spec, bundle.sample()
     network = models.build(
         spec.architecture, classes=len(spec.classes), bands=len(spec.bands), **spec.arguments

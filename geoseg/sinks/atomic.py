@@ -24,8 +24,8 @@ def replacing(path: Path, *, overwrite: bool, stale: tuple[str, ...] = ()) -> It
     """A path to write to; on leaving without an exception it appears as `path`.
 
     Files that lie beside it then (not folders) are its sidecars and appear with it.
-    `stale` are the suffixes of files that belong to an older file at `path` and would be taken
-    for the new one's (journals, statistics, indexes); they are removed on success.
+    `stale` name files, by {name} or {stem}, that belong to an older file at `path` and would be
+    taken for the new one's (journals, statistics, indexes); they are removed on success.
     """
     check_target(path, overwrite=overwrite)
     try:
@@ -85,9 +85,9 @@ def _rename(folder: Path, path: Path, stale: tuple[str, ...]) -> None:
     try:
         for file in files:
             _sync(file)
-        for suffix in stale:
-            path.with_name(path.stem + suffix).unlink(missing_ok=True)
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        for pattern in stale:
+            name = pattern.format(name=path.name, stem=path.stem)
+            path.with_name(name).unlink(missing_ok=True)
         for file in files:
             file.replace(path.with_name(file.name))
     except OSError as e:

@@ -34,7 +34,12 @@ BUFFERED_ROWS = 256  # height of the blocks of the temporary files; even
 METADATA_KEY = "geoseg"
 NO_CLASS = 255
 LEVEL = 3  # of deflate: half the time of 6 (the default), a mask is a third larger
-STALE = (".aux.xml", ".ovr", ".msk")  # sidecars of an older file
+STALE = (
+    "{name}.aux.xml",
+    "{stem}.aux.xml",
+    "{name}.ovr",
+    "{name}.msk",
+)  # sidecars of an older file
 
 # Probabilities are stored in steps of 0.00002, finer than any calibration: half of the space of
 # float32, and GDAL and QGIS show 0..1 by the scale in the file. (uint8 would be a third of this
@@ -69,8 +74,8 @@ def encode_probabilities(
 class RasterSink:
     """A raster being written row by row; see `RasterSink.open`."""
 
-    def __init__(self, levels: list[_Level]) -> None:
-        self._levels = levels
+    def __init__(self, path: Path, temp: Path, levels: list[_Level]) -> None:
+        self._path, self._temp, self._levels = path, temp, levels
 
     @classmethod
     @contextmanager
@@ -105,28 +110,36 @@ class RasterSink:
         pyramid = overviews == "mode" and target is None
         if grid.transform.is_identity:  # pixel coordinates: so it is meant
             warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        with replacing(path, overwrite=overwrite, stale=STALE) as temp:
+        with replacing(path, overwrite=overwrite, stale=STALE) as temp, ExitStack() as stack:
             parts = temp.parent / "parts"
-            try:
+            with _one_sentence(path, temp):
                 parts.mkdir()
-                with ExitStack() as stack:
-                    levels = _open_levels(parts, grid, profile, pyramid, stack)
-                    _describe(levels[0].file, colors, names, descriptions, scale, metadata)
-                    yield cls(levels)
-                    for level in levels:
-                        level.flush()
-                with rasterio.Env():
-                    for level in levels:
-                        _check_blocks(Path(level.file.name), level.expected)
-                    vrt = _virtual(parts, levels, grid, target, overviews)
-                    _to_cog(vrt, temp, dtype, overviews)
-                    _check_blocks(temp, None)
-            except (RasterioError, CPLE_BaseError, OSError) as e:
-                raise write_failure(path, e, temp=temp) from e
+                levels = _open_levels(parts, grid, profile, pyramid, stack)
+                _describe(levels[0].file, colors, names, descriptions, scale, metadata)
+            yield cls(path, temp, levels)
+            with _one_sentence(path, temp), rasterio.Env():
+                for level in levels:
+                    level.flush()
+                stack.close()
+                for level in levels:
+                    _check_blocks(Path(level.file.name), level.expected)
+                vrt = _virtual(parts, levels, grid, target, overviews)
+                _to_cog(vrt, temp, dtype, overviews)
+                _check_blocks(temp, None)
 
     def write(self, row: int, data: NDArray[Any]) -> None:
         """Add rows from `row` on: `data` is (bands, h, width). Top to bottom, gaps allowed."""
-        self._levels[0].write(row, data)
+        with _one_sentence(self._path, self._temp):
+            self._levels[0].write(row, data)
+
+
+@contextmanager
+def _one_sentence(path: Path, temp: Path) -> Iterator[None]:
+    """Only around what writes: errors of reading the scene are others' to tell."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError, OSError) as e:
+        raise write_failure(path, e, temp=temp) from e
 
 
 class _Level:
@@ -169,7 +182,8 @@ class _Level:
             rows = self._rows[:, :height]
             window = rasterio.windows.Window(0, self._top, self.file.width, height)
             self.file.write(rows, window=window)
-            some = (rows != self.file.nodata).any(axis=1)
+            nodata = self.file.nodata
+            some = (~np.isnan(rows) if np.isnan(nodata) else rows != nodata).any(axis=1)
             blocks = np.logical_or.reduceat(some, np.arange(0, self.file.width, BLOCK), axis=1)
             row = self._top // BUFFERED_ROWS
             self.expected |= {(int(b) + 1, row, int(c)) for b, c in np.argwhere(blocks)}
@@ -221,7 +235,8 @@ def _open_levels(
             bigtiff="IF_SAFER",
             **profile,
         )
-        files.append(stack.enter_context(file))
+        stack.callback(file.close)  # entered as a context, a dataset brings a GDAL environment
+        files.append(file)
     levels: list[_Level] = []
     for file in reversed(files):
         levels.insert(0, _Level(file, levels[0] if levels else None))

@@ -56,7 +56,7 @@ class Format:
     """How one vector format is written.
 
     options: layer creation options of the OGR driver. metadata: where the metadata go.
-    stale: suffixes of files beside an older file of that name that must not survive it.
+    stale: files beside an older file that must not survive it (see `replacing`).
     """
 
     name: str
@@ -67,7 +67,7 @@ class Format:
     stale: tuple[str, ...] = ()
 
 
-_SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".qpj", ".qix", ".sbn", ".sbx", ".qmd")
+_SHAPEFILE_PARTS = ("shx", "dbf", "prj", "cpg", "qpj", "qix", "sbn", "sbx", "qmd")
 FORMATS = (
     Format(
         "GeoPackage",
@@ -75,7 +75,8 @@ FORMATS = (
         "GPKG",
         {"SPATIAL_INDEX": "YES"},
         metadata="layer",
-        stale=("-wal", "-shm", "-journal"),  # SQLite would play an old journal into the new file
+        # SQLite would play an old journal into the new file.
+        stale=("{name}-wal", "{name}-shm", "{name}-journal"),
     ),
     Format("GeoParquet", (".parquet", ".geoparquet"), None, metadata="file"),
     Format("FlatGeobuf", (".fgb",), "FlatGeobuf", {"SPATIAL_INDEX": "YES"}, metadata="layer"),
@@ -86,7 +87,7 @@ FORMATS = (
         (".shp",),
         "ESRI Shapefile",
         {"2GB_LIMIT": "YES", "ENCODING": "UTF-8"},
-        stale=_SHAPEFILE_PARTS,
+        stale=tuple(f"{{stem}}.{part}" for part in _SHAPEFILE_PARTS),
     ),
 )
 

@@ -72,24 +72,10 @@ def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True)
         depthwise_in_float32(network)
     task = Task(network.to(memory_format=torch.channels_last), config)
     training, validation = loaders(config, sheets, lambda: task.global_step)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        precision=PRECISION[schedule.precision],
-        max_steps=schedule.steps,
-        max_epochs=-1,
-        logger=CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=50),
-        log_every_n_steps=10,
-        callbacks=_callbacks(config, folder, progress),
-        gradient_clip_val=1.0,
-        reload_dataloaders_every_n_epochs=0,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        trainer = new_trainer(config, folder, progress)
         trainer.fit(task, training, validation, ckpt_path=last if last.exists() else None)
     save_sample(config, sheets, folder / "sample.npz")
     finish(task, validation, folder)
@@ -132,6 +118,24 @@ def loaders(
     training = DataLoader(windows, batch_size=s.batch, sampler=onwards)
     blocks = ValidationBlocks(sheets, round(d.split.block / d.gsd), d.offset)
     return training, DataLoader(blocks, batch_size=None)
+
+
+def new_trainer(config: TrainConfig, folder: Path, progress: bool) -> lightning.Trainer:
+    """Lightning's trainer; logs and checkpoints go to `folder`."""
+    return lightning.Trainer(
+        accelerator="cpu",
+        precision=PRECISION[config.schedule.precision],
+        max_steps=config.schedule.steps,
+        max_epochs=-1,
+        logger=CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=50),
+        log_every_n_steps=10,
+        callbacks=_callbacks(config, folder, progress),
+        gradient_clip_val=1.0,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
 
 
 def _callbacks(config: TrainConfig, folder: Path, progress: bool) -> list[lightning.Callback]:

@@ -46,7 +46,7 @@ START, LABEL, PART_OF, LEFT, RIGHT, RUN_COLUMNS = range(6)
 # Columns of a node: pixel corner, successor on the ring. Some are marked: they are in the list
 # (LINK) of an element, as a start for walking its rings, or as a pinch: there TWIN is the node at
 # the same point for the same label in the diagonally opposite pixel, TWIN_PART its element.
-X, Y, NEXT, LINK, TWIN, TWIN_PART, NODE_COLUMNS = range(7)
+X, Y, NEXT, LINK, TWIN, TWIN_PART, _, NODE_COLUMNS = *range(7), 8
 
 # Columns of an element: at each level its parent and its successor in the circular list of the
 # set; first marked node; label; last row that has reached the set (true in the root of a BATCH);
@@ -450,27 +450,28 @@ def _walk(nodes: Int32, counters: Int64, start: int, out: Output, at: Int64) -> 
     n = at[3]
     area = np.int64(0)
     node = last = start
-    x, y = nodes[start, X], nodes[start, Y]
+    x0, y0 = nodes[start, X], nodes[start, Y]
+    x, y = x0, y0
     while True:
-        out.coords[n, 0] = nodes[node, X]
-        out.coords[n, 1] = nodes[node, Y]
+        out.coords[n, 0] = x
+        out.coords[n, 1] = y
         n += 1
         nodes[node, X] = -1
-        last = node
-        node = nodes[node, NEXT]
-        counters[NODES] -= 1
+        last, node = node, nodes[node, NEXT]
         if node == start:
             break
-    out.coords[n, 0] = x
-    out.coords[n, 1] = y
-    n += 1
-    for k in range(at[3], n - 1):
-        area += np.int64(out.coords[k, 1]) * np.int64(out.coords[k + 1, 0] - out.coords[k, 0])
+        left = x
+        x, y = nodes[node, X], nodes[node, Y]
+        area += np.int64(y) * np.int64(x - left)  # only horizontal edges count
+    out.coords[n, 0] = x0
+    out.coords[n, 1] = y0
+    area += np.int64(y0) * np.int64(x0 - x)
+    counters[NODES] -= n - at[3]
     nodes[last, NEXT] = counters[NODE_FREE]
     counters[NODE_FREE] = start
-    at[3] = n
+    at[3] = n + 1
     at[2] += 1
-    out.rings[at[2]] = n
+    out.rings[at[2]] = at[3]
     return int(area)
 
 
@@ -522,11 +523,15 @@ def _emit_shape(
         member = parts[member, MEMBER + SHAPE]
         if member == shape:
             break
-    for axis in range(2):
-        out.bbox[n, axis] = out.bbox[n, axis + 2] = out.coords[first, axis]
-        for k in range(first, at[3]):
-            out.bbox[n, axis] = min(out.bbox[n, axis], out.coords[k, axis])
-            out.bbox[n, axis + 2] = max(out.bbox[n, axis + 2], out.coords[k, axis])
+    left, top = right, bottom = out.coords[first]
+    for k in range(first, at[3]):
+        x, y = out.coords[k]
+        left, right = min(left, x), max(right, x)
+        top, bottom = min(top, y), max(bottom, y)
+    out.bbox[n, 0] = left
+    out.bbox[n, 1] = top
+    out.bbox[n, 2] = right
+    out.bbox[n, 3] = bottom
     at[0] += 1
     out.shapes[at[0]] = at[1]
 
