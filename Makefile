@@ -12,7 +12,7 @@ PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 demo: $(VENV)/.installed  ## buildings out of a real aerial image
 	mkdir -p $(OUT)
 	$(BIN)/geoseg predict tests/data/banepa.tif -o $(OUT)/buildings.gpkg --overwrite
-	$(BIN)/geoseg preview $(OUT)/buildings.gpkg tests/data/banepa.tif -o $(OUT)/buildings.png
+	$(BIN)/geoseg preview $(OUT)/buildings.gpkg tests/data/banepa.tif -o $(OUT)/buildings.png --overwrite
 
 test: $(VENV)/.tested  ## all tests
 	$(BIN)/python -m pytest

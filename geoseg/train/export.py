@@ -24,7 +24,8 @@ METRICS = "metrics.json"  # scores on test places, put beside a run's result by 
 
 _LIMITS = """\
 The probabilities are calibrated, and the threshold chosen, on blocks of the training places that
-were kept out of training; elsewhere both are less sure. Touching objects come out as one.
+were kept out of training; on places never seen both are less sure, and the scores are lower.
+Touching objects come out as one polygon.
 """
 
 

@@ -52,6 +52,10 @@ from geoseg.train.data import (
 )
 from geoseg.train.loop import MovingAverage, Task, ValidationBlocks, depthwise_in_float32
 
+# On places never seen, networks miss more than they invent: of three places left out of training,
+# with two recipes, all six had their best threshold (0.03 to 0.46) below that of the places seen.
+GENEROUS = 0.005
+
 PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -186,8 +190,8 @@ def finish(task: Task, validation: DataLoader[Any], folder: Path) -> None:
 def choose(logits: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, Any]:
     """Temperature and threshold from place -> (logits, truth), every place counting the same.
 
-    The threshold, 0.05 to 0.95, maximises the mean over places of the IoU of the calibrated
-    probability.
+    The threshold on the calibrated probability is the lowest, from 0.05 on, at which the mean
+    IoU over the places is within GENEROUS of the best one's.
     """
     temperature = fit_temperature(
         np.concatenate([values for values, _ in logits.values()]),
@@ -201,12 +205,14 @@ def choose(logits: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, An
         everything.add(probability, truth)
     curve = np.mean([h.iou() for h in histograms.values()], axis=0)
     twentieth = len(curve) // 20
-    best = twentieth + int(curve[twentieth:-twentieth].argmax())
+    usable = curve[twentieth:-twentieth]
+    best = twentieth + int((usable >= usable.max() - GENEROUS).argmax())
     return {
         "threshold": float(everything.edges[best]),
         "temperature": temperature,
         "calibration_error": everything.calibration_error(),
         "iou": float(curve[best]),
+        "iou_best": float(curve.max()),
         "iou_at_half": float(curve[len(curve) // 2]),
         "validation": {p: h.scores(best).as_dict() for p, h in histograms.items()},
     }

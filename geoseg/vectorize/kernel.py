@@ -46,7 +46,7 @@ START, LABEL, PART_OF, LEFT, RIGHT, RUN_COLUMNS = range(6)
 # Columns of a node: pixel corner, successor on the ring. Some are marked: they are in the list
 # (LINK) of an element, as a start for walking its rings, or as a pinch: there TWIN is the node at
 # the same point for the same label in the diagonally opposite pixel, TWIN_PART its element.
-X, Y, NEXT, LINK, TWIN, TWIN_PART, _, NODE_COLUMNS = *range(7), 8
+X, Y, NEXT, LINK, TWIN, TWIN_PART, NODE_COLUMNS = range(7)
 
 # Columns of an element: at each level its parent and its successor in the circular list of the
 # set; first marked node; label; last row that has reached the set (true in the root of a BATCH);

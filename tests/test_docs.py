@@ -1,0 +1,49 @@
+"""What the documents show must be so: commands parse, examples run, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from geoseg.cli import cli
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands() -> list[str]:
+    lines = [line for doc in DOCUMENTS for line in doc.read_text().splitlines()]
+    shown = [line.removeprefix("$ ").split(" #")[0].strip() for line in lines]
+    return sorted({s for s, line in zip(shown, lines, strict=True) if line.startswith("$ geoseg")})
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_in_the_documents_parse(line: str) -> None:
+    command: click.Command = cli
+    name, args = "geoseg", shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        name, args = args[0], args[1:]
+        command = command.commands[name]
+    command.make_context(name, args)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_to_files(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scene.tif").symlink_to(ROOT / "tests" / "data" / "banepa.tif")
+    exec(compile(example, "README.md", "exec"), {})  # noqa: S102
+    assert "building" in capsys.readouterr().out
+    assert (tmp_path / "buildings.gpkg").exists()
