@@ -48,7 +48,9 @@ class Outputs:
     ) -> None:
         self._grid, self._spec, self._options = grid, spec, options
         self._vectors, self._mask, self._probabilities = vectors, mask, probabilities
-        self._polygonizer = Polygonizer(grid.width, whole_clusters=options.simplify > 0)
+        self._polygonizer = Polygonizer(
+            grid.width, whole_clusters=options.simplify > 0, junctions=options.crs is not None
+        )
         self._to_crs = CRS(options.crs) if options.crs else None
         self._waiting: list[Polygons] = []
         self.polygons: Counter[str] = Counter()

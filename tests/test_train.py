@@ -146,8 +146,14 @@ def test_a_whole_place_can_be_kept_for_validation(data: Any) -> None:
 
 def test_missing_data_is_told(data: Any) -> None:
     folder, places = data
-    for key, message in (("rasters", "no raster at"), ("labels", "does not exist")):
-        wrong = [{**places[0], key: "nowhere.gpkg"}]
+    (folder / "text.gpkg").write_text("no vectors")
+    for key, value, message in (
+        ("rasters", "nowhere.tif", "no raster at"),
+        ("labels", "nowhere.gpkg", "does not exist"),
+        ("labels", "text.gpkg", "cannot be read as vectors"),
+        ("aoi", "nowhere.gpkg", "does not exist"),
+    ):
+        wrong = [{**places[0], key: value}]
         with pytest.raises(DataError, match=message):
             load_places(recipe(wrong).data, folder, seed=0)
 

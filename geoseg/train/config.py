@@ -19,7 +19,7 @@ Range = tuple[float, float]
 
 
 class PlaceConfig(Strict):
-    """One place: rasters (a path or pattern), its labels, and the area that was labelled.
+    """One place: rasters (a path; its last part may be a pattern), labels, and what was labelled.
 
     `about` stands in the model card: where it is, whose data, which licence. `sample`: a chip of
     this place may go into the bundle as its golden sample.

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pyogrio.errors import DataSourceError
 from rasterio.features import rasterize
 from shapely.geometry import Polygon
 from torch.nn import functional as F
@@ -73,9 +74,10 @@ def load_places(config: DataConfig, root: Path, seed: int) -> list[Sheet]:
 
 
 def _load_place(place: PlaceConfig, config: DataConfig, root: Path) -> Iterator[Sheet]:
-    files = sorted(root.glob(place.rasters))
+    pattern = root / place.rasters
+    files = sorted(pattern.parent.glob(pattern.name))
     if not files:
-        raise DataError(f"place {place.name}: no raster at {root / place.rasters}")
+        raise DataError(f"place {place.name}: no raster at {pattern}")
     labels = _read_vector(root / place.labels, place.name)
     aoi = _read_vector(root / place.aoi, place.name) if place.aoi else None
     for file in files:
@@ -102,7 +104,10 @@ def read(file: Path, config: DataConfig) -> tuple[NDArray[Any], NDArray[np.bool_
 def _read_vector(path: Path, place: str) -> gpd.GeoDataFrame:
     if not path.exists():
         raise DataError(f"place {place}: {path} does not exist")
-    frame = gpd.read_file(path)
+    try:
+        frame = gpd.read_file(path)
+    except DataSourceError as e:
+        raise DataError(f"place {place}: {path} cannot be read as vectors ({e})") from e
     if frame.crs is None:
         raise DataError(f"place {place}: {path} has no CRS")
     return frame[~(frame.geometry.is_empty | frame.geometry.isna())]

@@ -248,7 +248,8 @@ def _sweep(
                 born = True
                 part = _new_part(parts, moments, counters, dr)
             runs[j, PART_OF] = part
-        # 1. edges that end here from the left, 2. edges that start here to the right
+        # The corner, if any, of each of the four pixels; a to d are the convex ones of ul, ur,
+        # dl, dr. Of two edges on one line the one that ends here is seen to first.
         a = b = c = d = -1
         if ul and ul != ur:
             if ul != dl:

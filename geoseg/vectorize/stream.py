@@ -126,10 +126,10 @@ class Polygonizer:
     point become the parts of one MultiPolygon (so everything is valid; GDAL's 8-connected
     polygons touch themselves, and equal these after make_valid).
 
-    With `whole_clusters` polygons that touch one another, along an edge or at a point and
-    whatever their label, leave together, and outlines have a vertex wherever a neighbour's
-    outline has one, even on a straight line: what simplifying without gaps needs. Otherwise
-    rings have corners only.
+    With `junctions` outlines have a vertex wherever a neighbour's outline has one, even on a
+    straight line, so that a change of CRS opens no slivers; otherwise rings have corners only.
+    With `whole_clusters` they also have them, and polygons that touch one another, along an edge
+    or at a point and whatever their label, leave together: what simplifying without gaps needs.
 
     Polygons come in the order in which the rows finish them; they do not depend on the heights
     of the bands. Rows are counted from `origin_row`. Storage is bounded by what is unfinished.
@@ -141,6 +141,7 @@ class Polygonizer:
         *,
         connectivity: int = 4,
         whole_clusters: bool = False,
+        junctions: bool = False,
         origin_row: int = 0,
     ) -> None:
         if width < 1:
@@ -150,7 +151,7 @@ class Polygonizer:
         if origin_row < 0:
             raise ValueError(f"rows are counted from 0, not from {origin_row}")
         self._width = width
-        self._modes = (connectivity == 8, whole_clusters, whole_clusters)
+        self._modes = (connectivity == 8, whole_clusters, whole_clusters or junctions)
         self._has_confidence: bool | None = None
         self._finished = False
         self._counters = np.zeros(kernel.COUNTERS, np.int64)
