@@ -89,7 +89,8 @@ def resample(
             _across_valid(band, valid, first_col, cols.count, col_weight, across)
             _down(across, first_row, rows.count, row_weight, target)
             # Not where all count: there it must be bit by bit what the branch above gives.
-            np.divide(target, share, out=target, where=good & (share < 1 - 1e-4))
+            with np.errstate(invalid="ignore"):  # of 0 / 0 in lanes that `where` leaves out
+                np.divide(target, share, out=target, where=good & (share < 1 - 1e-4))
             target[~good] = 0
     return _cast(out, data.dtype), good
 
