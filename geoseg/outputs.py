@@ -52,6 +52,8 @@ class Outputs:
             grid.width, whole_clusters=options.simplify > 0, junctions=options.crs is not None
         )
         self._to_crs = CRS(options.crs) if options.crs else None
+        # Without a CRS pixels are taken to be as large as the user says, or as the model's.
+        self._unit_m = spec.gsd / abs(grid.transform.determinant) ** 0.5
         self._waiting: list[Polygons] = []
         self.polygons: Counter[str] = Counter()
         self.area_m2: defaultdict[str, float] = defaultdict(float)
@@ -82,6 +84,7 @@ class Outputs:
             to_crs=self._to_crs,
             simplify_m=self._options.simplify,
             min_area_m2=self._options.min_area,
+            unit_m=self._unit_m,
         )
         self._waiting.clear()
         for name, group in frame.groupby("class", observed=True)["area_m2"]:

@@ -35,7 +35,7 @@ Model = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run did. Areas in square metres (pixels, where the scene has no CRS)."""
+    """What a run did. Areas in square metres."""
 
     output: Path | None
     mask: Path | None

@@ -245,7 +245,9 @@ def _metres(gsd: tuple[float, float]) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.3g} times coarser" if ratio > 1 else f"{1 / ratio:.3g} times finer"
+    times = max(ratio, 1 / ratio)
+    shown = f"{times:.3g}" if times < 1000 else f"{times:,.0f}"
+    return f"{shown} times {'coarser' if ratio > 1 else 'finer'}"
 
 
 def _percent(share: float) -> str:

@@ -52,12 +52,13 @@ def summary(result: Result) -> str:
     lines = []
     if result.output is not None:
         lines += [
-            f"{count:,} polygons of {name}, {result.area_m2[name]:,.0f} m²"
+            f"{count:,} {'polygon' if count == 1 else 'polygons'} of {name}, {result.area_m2[name]:,.0f} m²"
             for name, count in result.polygons.items()
         ] or ["no polygons found"]
     written = [p for p in (result.output, result.mask, result.probabilities) if p is not None]
     lines += [f"wrote {path}" for path in written]
-    lines.append(f"{result.tiles:,} tiles in {result.seconds:.1f} s on {result.device}")
+    tiles = "1 tile" if result.tiles == 1 else f"{result.tiles:,} tiles"
+    lines.append(f"{tiles} in {result.seconds:.1f} s on {result.device}")
     return "\n".join(lines)
 
 

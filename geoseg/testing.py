@@ -5,6 +5,7 @@ Everything is made by code from a seed, so that truth is known and no blob is ke
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,10 @@ def write_scene(
         "transform": transform or Affine(0.3, 0, 500_000, 0, -0.3, 5_800_000),
         **profile,
     }
-    with rasterio.open(path, "w", **options) as dataset:
-        dataset.write(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # if it is meant
+        with rasterio.open(path, "w", **options) as dataset:
+            dataset.write(data)
     return path
 
 

@@ -227,3 +227,19 @@ def test_a_scene_that_breaks_midway_leaves_nothing(
     with pytest.raises(SceneError, match="scene.tif"):
         geoseg.predict(scene, tmp_path / "o.gpkg", model=model, mask=tmp_path / "m.tif")
     assert files(tmp_path) == ["scene.tif"]
+
+
+@pytest.mark.parametrize("gsd", [None, 0.1])
+def test_without_crs_sizes_follow_the_gsd_that_is_assumed(
+    mask: np.ndarray, model: Path, tmp_path: Path, gsd: float | None
+) -> None:
+    zoom = 1 if gsd is None else 3
+    fine = np.kron(mask, np.ones((zoom, zoom), np.uint8))
+    identity = Affine.identity()
+    scene = testing.planted_scene(tmp_path / "s.tif", fine, crs=None, transform=identity)
+    options = {} if gsd is None else {"gsd": gsd}
+    geoseg.predict(scene, tmp_path / "o.gpkg", model=model, min_area=1.0, **options)
+    frame = gpd.read_file(tmp_path / "o.gpkg")
+    assert frame.crs is None
+    np.testing.assert_allclose(frame["area_m2"], frame.area * (0.3 / zoom) ** 2, rtol=1e-6)
+    assert (burned(frame, identity, fine.shape) != fine).mean() < 2e-3

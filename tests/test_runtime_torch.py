@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_each_precision_can_be_asked_for(bundle: Bundle, precision: str) -> None
     loaded = runtime.load(bundle, device="cpu", precision=precision)
     assert loaded.description.startswith(f"torch {precision}")
     assert bundle.check(loaded).ok
+
+
+def test_mixed_lowers_all_but_the_encoder(network: nn.Module) -> None:
+    mixed = copy.deepcopy(network)
+    got = TorchRuntime(SPEC, mixed, mode=Mode("mixed", channels_last=True)).predict(IMAGE)
+    assert {p.dtype for p in mixed.encoder.parameters()} == {torch.float32}
+    assert {p.dtype for p in mixed.decoder.parameters()} == {torch.bfloat16}
+    expected = TorchRuntime(SPEC, copy.deepcopy(network)).predict(IMAGE)
+    np.testing.assert_allclose(got, expected, atol=0.1)
 
 
 def test_a_mode_that_differs_is_not_taken(

@@ -37,8 +37,9 @@ WEIGHTS, SAMPLE, CARD = "weights.safetensors", "sample.npz", "README.md"
 MULTIHASH_SHA256 = "1220"  # function 0x12 (sha2-256), 0x20 bytes: how STAC's file:checksum begins
 MAX_SAMPLE_BYTES = 256 << 20
 
-# Largest difference of a probability that a runtime may show on the golden sample.
-TOLERANCE = {"float32": 0.002, "float16": 0.02, "bfloat16": 0.1}
+# Largest difference of a probability that a runtime may show on the golden sample. At 0.03 fewer
+# than one pixel in a thousand changes its class (a U-Net on aerial images: 0.1 changes two).
+TOLERANCE = {"float32": 0.002, "float16": 0.03, "bfloat16": 0.03, "mixed": 0.03}
 
 
 class Predictor(Protocol):

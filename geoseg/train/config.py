@@ -147,12 +147,13 @@ class ScheduleConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """A whole recipe."""
+    """A whole recipe. `license` is the model's, `attribution` names what it owes to others."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: str = "0"
     description: str = ""
     license: str = "other"
+    attribution: str = ""
     data: DataConfig
     model: NetworkConfig
     augment: AugmentConfig = AugmentConfig()

@@ -49,7 +49,13 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
         spec,
         network.state_dict(),
         golden_sample(spec, network, image[None]),
-        card(spec, data=_data(config), recipe=_recipe(config), limits=_LIMITS),
+        card(
+            spec,
+            data=_data(config),
+            recipe=_recipe(config),
+            attribution=config.attribution,
+            limits=_LIMITS,
+        ),
         overwrite=True,
     )
 
@@ -103,5 +109,5 @@ def _recipe(config: TrainConfig) -> str:
         f"{s.steps} steps of {s.batch} windows of {s.chip} x {s.chip} pixels, from {start}; "
         f"cross entropy ({loss.cross_entropy:g}) and Dice ({loss.dice:g}), AdamW with a learning "
         f"rate of {s.lr:g} (encoder {s.lr * s.encoder_lr:g}), cosine schedule, moving average of "
-        f"the weights ({s.ema:g}); seed {s.seed}. All of it: `config.yaml` of the run."
+        f"the weights ({s.ema:g}); seed {s.seed}. Again: `geoseg train configs/{config.name}.yaml`."
     )

@@ -28,13 +28,14 @@ def features(
     to_crs: CRS | None = None,
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
+    unit_m: float = 1.0,
 ) -> gpd.GeoDataFrame:
     """One row per polygon, exteriors counter-clockwise, in `to_crs` or else `crs`.
 
     Columns: class (str, the name in `classes`, or the number where it has none), class_id,
     confidence (mean over the pixels) and confidence_min (both of the pixels outlined, NaN if
-    none was given), area_m2 and perimeter_m (on the ellipsoid, of the final geometry; without a
-    CRS in pixels), geometry.
+    none was given), area_m2 and perimeter_m (on the ellipsoid, of the final geometry), geometry.
+    Without a CRS `unit_m` says how many metres a unit of the coordinates is.
 
     `simplify_m` (metres, see `simplify`) keeps neighbours without gaps if the polygons come from
     a Polygonizer with whole_clusters; so does `to_crs`. Polygons that are smaller than
@@ -48,14 +49,17 @@ def features(
 
     coords = _project(polygons.map_coords(transform), crs, to_crs)
     geometries = polygons.build(coords)
+    if crs is not None:
+        unit_m = 1.0  # metres are what comes out
     if simplify_m > 0:
         at = _project(_cluster_points(polygons, transform), crs, to_crs)
-        tolerance = metres_to_units(simplify_m, to_crs or crs, at)
+        tolerance = metres_to_units(simplify_m, to_crs or crs, at) / unit_m
         geometries = simplify(geometries, tolerance, groups=polygons.cluster)
         area, perimeter = area_perimeter(geometries, to_crs or crs)
     else:
         of_parts = measure_rings(coords, polygons.rings, polygons.parts, to_crs or crs)
         area, perimeter = (polygons.sum_parts(values) for values in of_parts)
+    area, perimeter = area * unit_m**2, perimeter * unit_m
     if simplify_m > 0 or to_crs is not None or transform.determinant > 0:
         geometries = shapely.orient_polygons(geometries)
     keep = slice(None) if min_area_m2 <= 0 else area >= min_area_m2
