@@ -75,7 +75,7 @@ def predict(
     path = Path(output) if output is not None else None
     check_asked(path, opts)
     bundles = [Bundle.open(registry.find(m)) for m in _several(model)]
-    spec = _decided(bundles[0].spec, opts)
+    spec = _decided(runtime.contract(bundles), opts)
     started = time.perf_counter()
 
     with open_scene(source, spec, opts) as scene:

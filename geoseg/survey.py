@@ -57,7 +57,7 @@ def survey(
     opts = PredictOptions.of(options)
     names = [model] if isinstance(model, str | Path) else list(model)
     bundles = [Bundle.open(registry.find(name)) for name in names]
-    spec = bundles[0].spec
+    spec = runtime.contract(bundles)
     with open_scene(source, spec, opts) as scene:
         check(scene, spec, opts, listener)
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None

@@ -71,12 +71,9 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[Runtime]) -> None:
-        first, *others = members
-        for other in others:
-            _must_agree(first.spec, other.spec)
+        self.spec = joined([m.spec for m in members])
         self._members = tuple(members)
-        self._rescalings = [_rescaling(first.spec, m.spec) for m in members]
-        self.spec = _joined([m.spec for m in members])
+        self._rescalings = [_rescaling(members[0].spec, m.spec) for m in members]
 
     @property
     def description(self) -> str:
@@ -227,8 +224,15 @@ def _rescaling(first: ModelSpec, other: ModelSpec) -> Turn | None:
 _AFFINE = ("offset", "scale")
 
 
-def _joined(specs: Sequence[ModelSpec]) -> ModelSpec:
-    """The contract of an ensemble: the first one's, with tiles that suit all."""
+def joined(specs: Sequence[ModelSpec]) -> ModelSpec:
+    """The contract of an ensemble: the first one's, with tiles that suit all.
+
+    Raises a ModelError where the models do not answer the same question.
+    """
+    if len(specs) == 1:
+        return specs[0]
+    for other in specs[1:]:
+        _must_agree(specs[0], other)
     tilings = [s.tiling for s in specs]
     stride = math.lcm(*(t.stride for t in tilings))
     size = tilings[0].size

@@ -11,6 +11,7 @@ import copy
 import os
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +32,20 @@ MAX_BATCH_PIXELS = 16 << 20
 GPU_SHARE = 0.6  # of the free memory that a batch may take
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ENCODER = "encoder"  # what smp's networks, and those like them, call it
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How to run: the precision of weights and activations, and the layout of memory."""
+    """How to run: the precision of weights and activations, and the layout of memory.
 
-    precision: str  # float32, bfloat16, float16
+    precision: float32, bfloat16, float16, or mixed: the encoder in float32, what follows in
+    bfloat16. Nearly all that bfloat16 spoils it spoils in the encoder, whose first layers see the
+    pixels; most of the time goes into the decoder (U-Net/efficientnet-lite0 on aerial images:
+    0.2 % of pixels change class and 57 % of the time, mixed 0.02 % and 75 %).
+    """
+
+    precision: str
     channels_last: bool
 
     def __str__(self) -> str:
@@ -45,7 +53,7 @@ class Mode:
 
     @property
     def dtype(self) -> torch.dtype:
-        return _DTYPES[self.precision]
+        return _DTYPES.get(self.precision, torch.float32)
 
     @property
     def layout(self) -> torch.memory_format:
@@ -71,6 +79,8 @@ class TorchRuntime:
         # A CPU is as fast with one tile at a time; a GPU gets more once a tile has been measured.
         self._grow = batch_size is None and self.device.type == "cuda"
         self._network = network.eval().to(self.device, mode.dtype)
+        if mode.precision == "mixed":
+            _lower_decoder(network)
         self._network.to(memory_format=mode.layout)
 
     @property
@@ -171,7 +181,8 @@ def load(
     ).eval()
     models.load_state(network, bundle.weights(), str(bundle.path))
     network = fold_norms(network, _probe(spec, sample))
-    modes = modes_for(where, precision)
+    split = any(name == _ENCODER for name, _ in network.named_children())
+    modes = [m for m in modes_for(where, precision) if split or m.precision != "mixed"]
     key = f"{bundle.checksum} torch {torch.__version__} {processor(where)} {precision}"
     remembered = [m for m in modes if str(m) == recall(key)]
     mode = _fastest(spec, network, sample, where, remembered or modes)
@@ -190,6 +201,22 @@ def golden_sample(
     stored = copy.deepcopy(network).cpu().float()
     models.load_state(stored, rounded(network.state_dict(), half=half), spec.id)
     return Sample(image, TorchRuntime(spec, stored).predict(image))
+
+
+def _lower_decoder(network: nn.Module) -> None:
+    """All but the encoder in bfloat16, for inputs of any precision."""
+
+    def lowered(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(torch.bfloat16)
+        return [lowered(v) for v in value] if isinstance(value, list | tuple) else value
+
+    def lower(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(lowered(v) for v in inputs)
+
+    for name, child in network.named_children():
+        if name != _ENCODER:
+            child.to(torch.bfloat16).register_forward_pre_hook(lower)
 
 
 def find_device(name: str) -> torch.device:
@@ -243,7 +270,7 @@ def _fast_precisions(device: torch.device) -> list[str]:
         case _:
             has = torch.cpu.get_capabilities()
             native = any(has.get(k) for k in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
-            return ["bfloat16"] if native else []
+            return ["bfloat16", "mixed"] if native else []
 
 
 def physical_cores() -> int:
