@@ -52,14 +52,17 @@ def summary(result: Result) -> str:
     lines = []
     if result.output is not None:
         lines += [
-            f"{count:,} {'polygon' if count == 1 else 'polygons'} of {name}, {result.area_m2[name]:,.0f} m²"
+            f"{_count(count, 'polygon')} of {name}, {result.area_m2[name]:,.0f} m²"
             for name, count in result.polygons.items()
         ] or ["no polygons found"]
     written = [p for p in (result.output, result.mask, result.probabilities) if p is not None]
     lines += [f"wrote {path}" for path in written]
-    tiles = "1 tile" if result.tiles == 1 else f"{result.tiles:,} tiles"
-    lines.append(f"{tiles} in {result.seconds:.1f} s on {result.device}")
+    lines.append(f"{_count(result.tiles, 'tile')} in {result.seconds:.1f} s on {result.device}")
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def table(values: Mapping[str, Any], indent: str = "") -> str:

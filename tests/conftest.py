@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Compiling a kernel on first use is no failure, and CI repeats what a developer saw.
 settings.register_profile("geoseg", deadline=None, derandomize=True, print_blob=True)
