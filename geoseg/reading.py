@@ -220,16 +220,23 @@ def normalize(
     # 32 bits hold a pixel of 8 or 16 bits exactly; larger ones need more until the offset is off.
     real = np.float32 if data.dtype.itemsize <= 2 or data.dtype == np.float32 else np.float64
     low, high = scaling.clip or (-np.inf, np.inf)
+    everywhere = bool(valid.all())
     for band, offset, scale, target in zip(
         data, scaling.offset, scaling.scale, result, strict=True
     ):
-        _normalize(band, valid, real(low), real(high), real(offset), real(1 / scale), target)
+        numbers = (real(low), real(high), real(offset), real(1 / scale))
+        _normalize(band, valid, everywhere, *numbers, target)
     return result
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _normalize(band, valid, low, high, offset, gain, out):  # type: ignore[no-untyped-def]
+def _normalize(band, valid, everywhere, low, high, offset, gain, out):  # type: ignore[no-untyped-def]
     for i in range(band.shape[0]):
-        for j in range(band.shape[1]):
-            value = min(max(type(low)(band[i, j]), low), high)
-            out[i, j] = (value - offset) * gain if valid[i, j] else 0.0
+        if everywhere:  # without a test per pixel the compiler vectorizes
+            for j in range(band.shape[1]):
+                value = min(max(type(low)(band[i, j]), low), high)
+                out[i, j] = (value - offset) * gain
+        else:
+            for j in range(band.shape[1]):
+                value = min(max(type(low)(band[i, j]), low), high)
+                out[i, j] = (value - offset) * gain if valid[i, j] else 0.0

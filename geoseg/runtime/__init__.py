@@ -100,8 +100,11 @@ def run(runtime: Runtime, chips: Iterable[Chip], scaling: Scaling) -> Iterator[S
 
     `scaling` is the model's own, or what preflight made of it for this scene.
     """
+    batch = np.empty(0, np.float32)  # one buffer for all batches of a size
     for group in _groups(runtime, chips):
-        batch = np.empty((len(group), *group[0].data.shape), np.float32)
+        shape = (len(group), *group[0].data.shape)
+        if batch.shape != shape:
+            batch = np.empty(shape, np.float32)
         for chip, out in zip(group, batch, strict=True):
             normalize(chip.data, chip.valid, scaling, out=out)
         for chip, scores in zip(group, runtime.predict(batch), strict=True):

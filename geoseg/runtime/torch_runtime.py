@@ -138,11 +138,13 @@ class TorchRuntime:
         return scores
 
     def _activate(self, logits: Tensor) -> Tensor:
+        if self.spec.activation != "none" and self.spec.temperature != 1:
+            logits = logits / self.spec.temperature
         match self.spec.activation:
             case "sigmoid":
-                return torch.sigmoid(logits / self.spec.temperature)
+                return torch.sigmoid(logits)
             case "softmax":
-                return torch.softmax(logits / self.spec.temperature, dim=1)
+                return torch.softmax(logits, dim=1)
             case _:
                 return logits.clone()  # a network that passes pixels on would hand out the input
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
-from affine import TransformNotInvertibleError
 from pyproj import CRS
 from pyproj.aoi import AreaOfInterest
 from pyproj.database import query_utm_crs_info
@@ -207,14 +207,22 @@ def georeferenced(
 
 def _fit(points: list[Any], source: str) -> tuple[Any, float]:
     """The affine transform that fits the control points best; how far off, in pixels."""
-    try:
-        transform = from_gcps(points)
-        inverse = ~transform
-    except (ValueError, TransformNotInvertibleError) as e:
+    if not (
+        _span_area([(p.col, p.row) for p in points]) and _span_area([(p.x, p.y) for p in points])
+    ):
         raise SceneError(
             f"{shown(source)}: its {len(points)} control points span no area: georeference it anew"
-        ) from e
+        )
+    transform = from_gcps(points)
+    inverse = ~transform
     return transform, max(_distance(inverse @ (p.x, p.y), (p.col, p.row)) for p in points)
+
+
+def _span_area(points: list[tuple[float, float]]) -> bool:
+    """Whether the points do not all lie on one line."""
+    centred = np.array(points) - np.mean(points, axis=0)
+    widths = np.linalg.svd(centred, compute_uv=False)
+    return len(points) > 2 and bool(widths[1] > 1e-6 * widths[0])
 
 
 def _utm(lon: float, lat: float) -> Any:

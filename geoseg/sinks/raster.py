@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numba import njit
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, not all wrapped by rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -196,17 +197,28 @@ class _Level:
 
 def commonest_of_four(data: NDArray[Any]) -> NDArray[Any]:
     """(B, h, w) -> (B, ceil(h/2), ceil(w/2)): the commonest of 2 x 2 values, ties to the first."""
-    height, width = data.shape[1:]
-    if height % 2 or width % 2:
-        data = np.pad(data, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
-    upper, lower = data[:, 0::2], data[:, 1::2]
-    a, b = upper[..., 0::2], upper[..., 1::2]
-    c, d = lower[..., 0::2], lower[..., 1::2]
-    result = a.copy()
-    lone = np.nonzero((a != b) & (a != c) & (a != d))  # few: only along borders
-    b, c, d = b[lone], c[lone], d[lone]
-    result[lone] = np.where((b == c) | (b == d), b, np.where(c == d, c, result[lone]))
+    bands, height, width = data.shape
+    result = np.empty((bands, -(-height // 2), -(-width // 2)), data.dtype)
+    for band, out in zip(data, result, strict=True):
+        _commonest(band, out)
     return result
+
+
+@njit(nogil=True, cache=True)
+def _commonest(data, out):  # type: ignore[no-untyped-def]
+    height, width = data.shape
+    for i in range(out.shape[0]):
+        lower = min(2 * i + 1, height - 1)  # an edge that is left over counts twice
+        for j in range(out.shape[1]):
+            right = min(2 * j + 1, width - 1)
+            a, b = data[2 * i, 2 * j], data[2 * i, right]
+            c, d = data[lower, 2 * j], data[lower, right]
+            if a in (b, c, d):
+                out[i, j] = a
+            elif b in (c, d):
+                out[i, j] = b
+            else:
+                out[i, j] = c if c == d else a
 
 
 def _open_levels(
