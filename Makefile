@@ -37,5 +37,13 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
 	touch $@
 
+benchmark: $(VENV)/.tested  ## PEERS=path of the peers' Python, see benchmarks/README.md
+	$(BIN)/python benchmarks/pipeline.py --part a --cores 0
+	$(BIN)/python benchmarks/pipeline.py --part b $(if $(PEERS),--peers-python $(PEERS))
+	$(BIN)/python benchmarks/enduser.py --threads 0 $(if $(PEERS),--peers-python $(PEERS))
+	$(BIN)/python benchmarks/memory.py --cores 0
+	$(BIN)/python benchmarks/seams.py --threads 0
+	$(BIN)/python benchmarks/device.py
+
 clean:
 	rm -rf $(VENV) $(OUT) dist
