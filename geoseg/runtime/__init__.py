@@ -100,7 +100,7 @@ def run(runtime: Runtime, chips: Iterable[Chip], scaling: Scaling) -> Iterator[S
 
     `scaling` is the model's own, or what preflight made of it for this scene.
     """
-    batch = np.empty(0, np.float32)  # one buffer for all batches of a size
+    batch: NDArray[np.float32] = np.empty((0, 0, 0, 0), np.float32)  # one for all of a size
     for group in _groups(runtime, chips):
         shape = (len(group), *group[0].data.shape)
         if batch.shape != shape:
