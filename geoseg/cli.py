@@ -133,7 +133,10 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _comma(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
-    return tuple(int(v) if v.strip().isdigit() else v.strip() for v in value.split(","))
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise click.BadParameter("names or numbers with a comma between, none left out")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def _stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:

@@ -111,15 +111,16 @@ class Tiling:
 
     `size`: preferred edge of a tile. `overlap`: least number of pixels that neighbouring reads
     share. `stride`: sizes and starts are multiples of it (the network's total down-sampling).
-    `fixed`: the network takes `size` x `size` only; otherwise the planner may go to sizes from
-    three quarters to five quarters of `size`, and to less for small scenes, whichever computes
-    the fewest pixels twice.
+    `fixed`: the network takes `size` x `size` only, smaller scenes are padded. `exact`: tiles have
+    just this size, or the scene's where it is smaller. Otherwise the planner may go to sizes from
+    three quarters to five quarters of `size`, whichever computes the fewest pixels twice.
     """
 
     size: int = 1024
     overlap: int = 96
     stride: int = 32
     fixed: bool = False
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -207,9 +208,9 @@ def axis_spans(length: int, tiling: Tiling) -> tuple[Span, ...]:
     """The spans of all tiles along one axis of `length` pixels."""
     stride, overlap = tiling.stride, round_up(tiling.overlap, tiling.stride)
     covered = round_up(length, stride)
-    if tiling.fixed:
-        size = tiling.size
-        count = max(1, math.ceil((covered - overlap) / (size - overlap)))
+    if tiling.fixed or tiling.exact:
+        size = tiling.size if tiling.fixed else min(tiling.size, covered)
+        count = 1 if covered <= size else math.ceil((covered - overlap) / (size - overlap))
     else:
         count, size = _fewest_pixels(covered, tiling.size, overlap, stride)
     # Spread the slack over all overlaps; flooring to the stride keeps each at least `overlap`.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from geoseg.config import Strict, check
 from geoseg.grid import Tiling
 from geoseg.spec import ModelSpec
 
+Stretch = Literal["auto", "none"] | tuple[float, float]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -44,7 +46,7 @@ class PredictOptions(Strict):
     bands: tuple[int | str, ...] | None = None
     gsd: Annotated[float, Field(gt=0)] | None = None
     nodata: float | None = None
-    stretch: Literal["auto", "none"] | tuple[float, float] = "auto"
+    stretch: Stretch = "auto"
     tile: Count | None = None
     overlap: Annotated[int, Field(ge=0)] | None = None
     stitch: Literal["blend", "crop"] = "blend"
@@ -63,6 +65,20 @@ class PredictOptions(Strict):
     raster_grid: Literal["model", "scene"] = "model"
     overwrite: bool = False
 
+    @field_validator("stretch")
+    @classmethod
+    def _ordered(cls, stretch: Stretch) -> Stretch:
+        if not isinstance(stretch, str):
+            low, high = stretch
+            if not (isfinite(low) and isfinite(high) and low < high):
+                raise ValueError("two finite numbers are needed, the lower first")
+        return stretch
+
+    @field_validator("aoi", "mask", "probabilities")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path is not None else None
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> PredictOptions:
         """Options from keywords; a wrong one is a ConfigError that names it."""
@@ -75,4 +91,4 @@ class PredictOptions(Strict):
             return own
         size = self.tile or own.size
         overlap = min(own.overlap, size // 4) if self.overlap is None else self.overlap
-        return Tiling(size, overlap, own.stride, fixed=own.fixed or self.tile is not None)
+        return Tiling(size, overlap, own.stride, fixed=own.fixed, exact=self.tile is not None)

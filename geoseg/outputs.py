@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyproj import CRS
-from pyproj.exceptions import CRSError
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
 
 from geoseg.errors import UsageError
 from geoseg.options import PredictOptions
@@ -51,7 +51,7 @@ class Outputs:
         self._polygonizer = Polygonizer(
             grid.width, whole_clusters=options.simplify > 0, junctions=options.crs is not None
         )
-        self._to_crs = CRS(options.crs) if options.crs else None
+        self._to_crs = _flat_crs(options.crs) if options.crs else None
         # Without a CRS pixels are taken to be as large as the user says, or as the model's.
         self._unit_m = spec.gsd / abs(grid.transform.determinant) ** 0.5
         self._waiting: list[Polygons] = []
@@ -138,9 +138,7 @@ def open_outputs(
                 )
             )
         if path is not None:
-            if options.crs and grid.crs is None:
-                raise UsageError(f"crs: the scene has no CRS to come from to {options.crs}")
-            crs = CRS(options.crs) if options.crs else grid.crs
+            crs = _output_crs(grid.crs, options.crs)
             vectors = stack.enter_context(VectorSink.open(path, crs=crs, **common))
         outputs = Outputs(
             grid, spec, options, vectors=vectors, mask=mask, probabilities=probabilities
@@ -149,22 +147,48 @@ def open_outputs(
         outputs.finish()
 
 
-def check_asked(path: Path | None, options: PredictOptions) -> None:
-    """Refuse what could not be written at the end, before anything is computed."""
+def check_asked(
+    path: Path | None, options: PredictOptions, *, inputs: Iterable[str | Path | None]
+) -> None:
+    """Refuse what could not be written at the end, or would destroy an input, beforehand."""
     rasters = [p for p in (options.mask, options.probabilities) if p is not None]
     asked = [*([path] if path else []), *rasters]
     if not asked:
         raise UsageError("nothing to write: give an output, mask or probabilities")
-    if len({p.expanduser().absolute() for p in asked}) != len(asked):
+    if len({p.absolute() for p in asked}) != len(asked):
         raise UsageError("two outputs have the same name: give each its own")
     if path is not None:
         vector_format(path)
     for raster in rasters:
         check_raster_suffix(raster)
     for target in asked:
+        for source in (Path(i) for i in inputs if i is not None):
+            if target.exists() and source.exists() and target.samefile(source):
+                raise UsageError(f"{target} is an input of this run: name another output")
         check_target(target, overwrite=options.overwrite)
     if options.crs is not None:
-        try:
-            CRS(options.crs)
-        except CRSError as e:
-            raise UsageError(f"crs: {options.crs!r} is no CRS that PROJ knows") from e
+        _flat_crs(options.crs)
+
+
+def _output_crs(crs: CRS | None, wanted: str | None) -> CRS | None:
+    """The CRS of the polygons, which can be reached from the scene's."""
+    if wanted is None:
+        return crs
+    if crs is None:
+        raise UsageError(f"crs: the scene has no CRS to come from to {wanted}")
+    try:
+        Transformer.from_crs(crs, _flat_crs(wanted), always_xy=True)
+    except ProjError as e:
+        raise UsageError(f"crs: no way leads from {crs.name} to {wanted} ({e})") from e
+    return _flat_crs(wanted)
+
+
+def _flat_crs(name: str) -> CRS:
+    """The CRS of that name, if it can hold polygons."""
+    try:
+        crs = CRS(name)
+    except CRSError as e:
+        raise UsageError(f"crs: {name!r} is no CRS that PROJ knows") from e
+    if not (crs.is_projected or crs.is_geographic):
+        raise UsageError(f"crs: {name} ({crs.name}) is no map: name a projected or geographic CRS")
+    return crs

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from geoseg.errors import UsageError
 from geoseg.grid import Grid, Plan, Tiling
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def fit_memory(tiling: Tiling, width: int, cost: PixelCost, *, limit: int = MEMO
 
     Tiles get no smaller than 256 pixels or four overlaps, whichever is more.
     """
-    if tiling.fixed:
+    if tiling.fixed or tiling.exact:
         return tiling
     largest_height = limit // (cost.total * width)
     # The planner may go a quarter over the preferred size.
@@ -50,6 +52,24 @@ def row_buffers(plan: Plan, cost: PixelCost) -> int:
     """Bytes of the row buffers of a run over `plan`."""
     height, width = plan.tile_shape[0], plan.grid.width
     return cost.total * min(height, plan.grid.height) * width
+
+
+def check_memory(plan: Plan, cost: PixelCost) -> None:
+    """Refuse tiles of which one row does not fit into this machine."""
+    needed, there = row_buffers(plan, cost), physical_memory()
+    if there is not None and needed > 0.8 * there:
+        raise UsageError(
+            f"one row of tiles of {plan.tile_shape[0]} pixels takes {needed / 1e9:.1f} GB, this "
+            f"machine has {there / 1e9:.1f} GB: take smaller tiles (--tile)"
+        )
+
+
+def physical_memory() -> int | None:
+    """Bytes of this machine's memory, where it tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def computed_share(grid: Grid, plan: Plan) -> float:

@@ -72,9 +72,10 @@ def predict(
     (see geoseg.events). Raises a GeosegError; then no output has been touched.
     """
     opts = PredictOptions.of(options)
-    path = Path(output) if output is not None else None
-    check_asked(path, opts)
-    bundles = [Bundle.open(registry.find(m)) for m in _several(model)]
+    path = Path(output).expanduser() if output is not None else None
+    models = [registry.find(m) for m in _several(model)]
+    check_asked(path, opts, inputs=(source, opts.aoi, *models))
+    bundles = [Bundle.open(m) for m in models]
     spec = _decided(runtime.contract(bundles), opts)
     started = time.perf_counter()
 

@@ -69,6 +69,8 @@ def preview(
         raise UsageError(f"{output}: pictures end in .png or .jpg")
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha must be from 0 to 1, not {alpha}")
+    if bounds is not None and not (bounds[0] < bounds[2] and bounds[1] < bounds[3]):
+        raise UsageError(f"bounds are left, bottom, right, top, in this order, not {bounds}")
     if not 64 <= width <= 16384:
         raise UsageError(f"the width must be from 64 to 16384 pixels, not {width}")
     with replacing(output, overwrite=overwrite) as temp:

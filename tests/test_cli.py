@@ -149,6 +149,7 @@ def test_bad_scenes(make, words: str, model: Path, tmp_path: Path) -> None:
         (["-o", "no/such/folder/o.gpkg"], 1, "no/such/folder"),
         (["-o", "o.xyz"], 2, ".gpkg"),
         (["-o", "o.gpkg", "--tile", "100", "--overlap", "100"], 2, "overlap"),
+        (["-o", "o.gpkg", "--bands", "red,,blue"], 2, "left out"),
         (["-o", "o.gpkg", "--batch", "0"], 2, "batch"),
         (["-o", "o.gpkg", "--batch", "many"], 2, "batch"),
         (["-o", "o.gpkg", "--tlie", "100"], 2, "--tile"),

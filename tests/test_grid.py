@@ -24,7 +24,8 @@ def tilings(draw: st.DrawFn) -> Tiling:
     size = stride * draw(st.integers(1, 16))
     overlap = draw(st.integers(0, size - 1))
     assume(-(-overlap // stride) * stride < size)
-    return Tiling(size, overlap, stride, fixed=draw(st.booleans()))
+    kind = draw(st.sampled_from([{}, {"fixed": True}, {"exact": True}]))
+    return Tiling(size, overlap, stride, **kind)
 
 
 @given(st.integers(1, 150), st.integers(1, 150), tilings())

@@ -243,3 +243,68 @@ def test_without_crs_sizes_follow_the_gsd_that_is_assumed(
     assert frame.crs is None
     np.testing.assert_allclose(frame["area_m2"], frame.area * (0.3 / zoom) ** 2, rtol=1e-6)
     assert (burned(frame, identity, fine.shape) != fine).mean() < 2e-3
+
+
+@pytest.mark.parametrize("stretch", [(255, 0), (5, 5), (0, float("inf")), (float("nan"), 1)])
+def test_a_senseless_stretch_is_refused(
+    scene: Path, model: Path, tmp_path: Path, stretch: tuple[float, float]
+) -> None:
+    with pytest.raises(ConfigError, match="stretch"):
+        geoseg.predict(scene, tmp_path / "o.gpkg", model=model, stretch=stretch)
+
+
+def test_inputs_are_never_overwritten(scene: Path, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "scene.tif"
+    copy.write_bytes(scene.read_bytes())
+    aoi = tmp_path / "aoi.gpkg"
+    with rasterio.open(scene) as dataset:
+        gpd.GeoDataFrame(geometry=[box(*dataset.bounds)], crs=dataset.crs).to_file(aoi)
+    before = files(tmp_path)
+    for output, options in [
+        (tmp_path / "o.gpkg", {"mask": copy}),
+        (tmp_path / "o.gpkg", {"probabilities": tmp_path / "." / "scene.tif"}),
+        (aoi, {"aoi": aoi}),
+    ]:
+        with pytest.raises(UsageError, match="is an input of this run"):
+            geoseg.predict(copy, output, model=model, overwrite=True, **options)
+    assert files(tmp_path) == before
+    assert copy.read_bytes() == scene.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("crs", "words"),
+    [("EPSG:5773", "is no map"), ("EPSG:4978", "is no map"), ("IAU_2015:30100", "no way leads")],
+)
+def test_crs_that_polygons_cannot_have(
+    scene: Path, model: Path, tmp_path: Path, crs: str, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        geoseg.predict(scene, tmp_path / "o.gpkg", model=model, crs=crs)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_polygons_over_the_date_line_stay_in_one_piece(
+    model: Path, tmp_path: Path, crs: str
+) -> None:
+    mask = np.zeros((100, 200), np.uint8)
+    mask[40:60, 50:150] = 1
+    east = Affine(0.3, 0, 833_950, 0, -0.3, 10)  # zone 60 south; the date line is near 833 979
+    scene = testing.planted_scene(tmp_path / "s.tif", mask, crs="EPSG:32660", transform=east)
+    geoseg.predict(scene, tmp_path / "o.gpkg", model=model, crs=crs)
+    (polygon,) = gpd.read_file(tmp_path / "o.gpkg").to_dict("records")
+    assert polygon["geometry"].is_valid
+    west, _, east_end, _ = polygon["geometry"].bounds
+    half = 180 if crs == "EPSG:4326" else 20037508.342789244
+    assert west < half < east_end < half * 1.001
+    assert polygon["area_m2"] == pytest.approx(mask.sum() * 0.09, rel=5e-3)
+
+
+def test_a_tile_larger_than_the_scene_costs_no_more(
+    scene: Path, mask: np.ndarray, model: Path, tmp_path: Path
+) -> None:
+    result = geoseg.predict(scene, tmp_path / "o.gpkg", model=model, tile=1_000_000)
+    assert result.tiles == 1
+    with rasterio.open(scene) as dataset:
+        found = burned(gpd.read_file(tmp_path / "o.gpkg"), dataset.transform, mask.shape)
+    assert (found == mask).all()

@@ -214,3 +214,9 @@ def test_scale_bar(longest: float, pixel: float, expected: tuple[float, str]) ->
 def test_heaviest_run() -> None:
     used = np.array([True, True, False, True, False, True])
     assert _heaviest_run(used, np.array([1.0, 1, 9, 3, 0, 1])) == (3, 4)
+
+
+@pytest.mark.parametrize("bounds", [(float("nan"), 1, 2, 3), (2, 0, 1, 1), (0, 1, 1, 1)])
+def test_senseless_bounds(tmp_path: Path, bounds: tuple[float, float, float, float]) -> None:
+    with pytest.raises(UsageError, match="in this order"):
+        preview("result.gpkg", "scene.tif", tmp_path / "p.png", bounds=bounds)

@@ -38,8 +38,8 @@ def features(
     Without a CRS `unit_m` says how many metres a unit of the coordinates is.
 
     `simplify_m` (metres, see `simplify`) keeps neighbours without gaps if the polygons come from
-    a Polygonizer with whole_clusters; so does `to_crs`. Polygons that are smaller than
-    `min_area_m2` after that are left out.
+    a Polygonizer with whole_clusters, and `to_crs` if from one with junctions. Polygons that are
+    smaller than `min_area_m2` after simplifying are left out.
     """
     import geopandas as gpd
     import shapely
@@ -47,23 +47,24 @@ def features(
     from geoseg.vectorize.measure import area_perimeter, measure_rings, metres_to_units
     from geoseg.vectorize.simplify import simplify
 
-    coords = _project(polygons.map_coords(transform), crs, to_crs)
+    coords = polygons.map_coords(transform)
     geometries = polygons.build(coords)
     if crs is not None:
         unit_m = 1.0  # metres are what comes out
     if simplify_m > 0:
-        at = _project(_cluster_points(polygons, transform), crs, to_crs)
-        tolerance = metres_to_units(simplify_m, to_crs or crs, at) / unit_m
+        tolerance = metres_to_units(simplify_m, crs, _cluster_points(polygons, transform)) / unit_m
         geometries = simplify(geometries, tolerance, groups=polygons.cluster)
-        area, perimeter = area_perimeter(geometries, to_crs or crs)
+        area, perimeter = area_perimeter(geometries, crs)
     else:
-        of_parts = measure_rings(coords, polygons.rings, polygons.parts, to_crs or crs)
+        of_parts = measure_rings(coords, polygons.rings, polygons.parts, crs)
         area, perimeter = (polygons.sum_parts(values) for values in of_parts)
     area, perimeter = area * unit_m**2, perimeter * unit_m
+    keep = slice(None) if min_area_m2 <= 0 else area >= min_area_m2
+    geometries, label = geometries[keep], polygons.label[keep]
+    if to_crs is not None and to_crs != crs:
+        geometries = project(geometries, crs, to_crs)
     if simplify_m > 0 or to_crs is not None or transform.determinant > 0:
         geometries = shapely.orient_polygons(geometries)
-    keep = slice(None) if min_area_m2 <= 0 else area >= min_area_m2
-    label = polygons.label[keep]
     return gpd.GeoDataFrame(
         {
             "class": _names(label, classes),
@@ -73,21 +74,40 @@ def features(
             "area_m2": area[keep],
             "perimeter_m": perimeter[keep],
         },
-        geometry=geometries[keep],
+        geometry=geometries,
         crs=to_crs or crs,
     )
 
 
-def _project(points: Float64, crs: CRS | None, to_crs: CRS | None) -> Float64:
-    """(N, 2) points of one CRS in another."""
+def project(geometries: NDArray[np.object_], crs: CRS | None, to_crs: CRS) -> NDArray[np.object_]:
+    """Geometries of one CRS in another, vertex by vertex.
+
+    One that crosses the date line goes on beyond 180 degrees, in one piece, instead of jumping
+    around the world.
+    """
+    import shapely
     from pyproj import Transformer
 
-    if to_crs is None or to_crs == crs:
-        return points
     if crs is None:
         raise ValueError("polygons without a CRS cannot be brought to another one")
     transformer = Transformer.from_crs(crs, to_crs, always_xy=True)
-    return np.column_stack(transformer.transform(*points.T))
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    x, y = transformer.transform(*points.T)
+    world = _around_the_world(to_crs)
+    if world is not None and len(x):
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        span = np.maximum.reduceat(x, first) - np.minimum.reduceat(x, first)
+        jumps = (span > world / 2)[np.cumsum(np.diff(owner, prepend=-1) > 0) - 1]
+        x = np.where(jumps & (x < 0), x + world, x)
+    return np.asarray(shapely.set_coordinates(geometries.copy(), np.column_stack([x, y])))
+
+
+def _around_the_world(crs: CRS) -> float | None:
+    """Length of the equator in the units of a CRS on which east and west meet; None for others."""
+    if crs.is_geographic:
+        radians: float = crs.axis_info[0].unit_conversion_factor
+        return 2 * np.pi / radians
+    return 2 * np.pi * 6_378_137 if crs.to_epsg() == 3857 else None
 
 
 def _names(label: NDArray[np.int32], classes: Mapping[int, str]) -> pd.Series[str]:
