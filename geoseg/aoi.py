@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -21,8 +24,10 @@ from geoseg.errors import AoiError
 from geoseg.grid import Grid, Window
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
+Read = Callable[[Window], tuple[NDArray[Any], NDArray[np.bool_]]]  # values and validity
 
 _STEPS = 1024  # an edge is cut into pieces of this part of the area before it is reprojected
+_BLOCK = (256, 2048)  # rows and columns that are looked at a time
 
 
 class Aoi:
@@ -62,7 +67,13 @@ class Aoi:
         cut = _clip(pixels, (0, 0, grid.width, grid.height))
         if cut.is_empty:
             raise _outside(name, polygon.bounds, _outline(grid).bounds, grid.crs)
-        return cls(cut, grid, name)
+        aoi = cls(cut, grid, name)
+        if not any(aoi._burn(block).any() for block in aoi._blocks()):
+            raise AoiError(
+                f"{name}: covers no pixel of the scene: no pixel's centre lies in it (it is "
+                f"{_extent(polygon.bounds)}); draw it larger"
+            )
+        return aoi
 
     def intersects(self, window: Window) -> bool:
         """Whether any of the area lies in the window; a common border alone does not count."""
@@ -72,15 +83,38 @@ class Aoi:
 
     def mask(self, row_start: int, row_stop: int) -> NDArray[np.bool_]:
         """(h, W) of these rows of the grid: True where a pixel's centre is in the area."""
-        shape = (row_stop - row_start, self.grid.width)
-        band = shapely.box(0, row_start, self.grid.width, row_stop)
-        parts = self._parts[self._tree.query(band, predicate="intersects")]
-        if not len(parts) or not shape[0]:
+        return self._burn(Window(row_start, 0, row_stop - row_start, self.grid.width))
+
+    def has_data(self, read: Read) -> bool:
+        """Whether any pixel of the area is valid; reads blocks of the area until one is."""
+        wanted = ((block, self._burn(block)) for block in self._blocks())
+        return any((mask & read(block)[1]).any() for block, mask in wanted if mask.any())
+
+    def _burn(self, window: Window) -> NDArray[np.bool_]:
+        """(h, w) of a window: True where a pixel's centre is in the area."""
+        shape = (window.height, window.width)
+        box = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
+        parts = self._parts[self._tree.query(box, predicate="intersects")]
+        if not len(parts) or not window.pixels:
             return np.zeros(shape, np.bool_)
+        origin = Affine.translation(window.col, window.row)
         burnt = rasterio.features.rasterize(
-            parts, out_shape=shape, transform=Affine.translation(0, row_start), dtype=np.uint8
+            parts, out_shape=shape, transform=origin, dtype=np.uint8
         )
         return np.asarray(burnt, np.bool_)
+
+    def _blocks(self) -> Iterator[Window]:
+        """Blocks over the area's extent; its bands of rows are shuffled, to see all of it soon."""
+        left, top, right, bottom = self.pixels.bounds
+        bands = _cuts(math.floor(top), math.ceil(bottom), _BLOCK[0])
+        for i in np.random.default_rng(0).permutation(len(bands)):
+            for col, width in _cuts(math.floor(left), math.ceil(right), _BLOCK[1]):
+                yield Window(bands[i][0], col, bands[i][1], width)
+
+
+def _cuts(start: int, stop: int, step: int) -> list[tuple[int, int]]:
+    """(start, length) of pieces of at most `step`."""
+    return [(at, min(step, stop - at)) for at in range(start, stop, step)]
 
 
 def _read(name: str) -> gpd.GeoSeries:

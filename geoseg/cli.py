@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -348,5 +349,8 @@ def main() -> None:
     def interrupt(signum: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
+    for name in ("stdout", "stderr"):  # closed by the caller: what is said goes nowhere
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  to the end
     signal.signal(signal.SIGTERM, interrupt)
     cli(prog_name="geoseg")

@@ -15,11 +15,12 @@ from geoseg.errors import UsageError
 from geoseg.options import PredictOptions
 from geoseg.predictions import Rows
 from geoseg.sinks import RasterSink, VectorSink, vector_format
-from geoseg.sinks.atomic import check_target
+from geoseg.sinks.atomic import check_target, same_file, together
 from geoseg.sinks.raster import (
     NO_CLASS,
     PROBABILITY_NODATA,
     PROBABILITY_SCALE,
+    STALE,
     check_raster_suffix,
     encode_labels,
     encode_probabilities,
@@ -105,9 +106,13 @@ def open_outputs(
     metadata: Mapping[str, str],
 ) -> Iterator[Outputs]:
     """Open every output that was asked for; they appear together when the block ends well."""
-    with ExitStack() as stack:
+    with together() as commit, ExitStack() as stack:
         rasters: dict[str, Any] = {"target": native if options.raster_grid == "scene" else None}
-        common: dict[str, Any] = {"metadata": metadata, "overwrite": options.overwrite}
+        common: dict[str, Any] = {
+            "metadata": metadata,
+            "overwrite": options.overwrite,
+            "commit": commit,
+        }
         vectors = mask = probabilities = None
         if options.mask is not None:
             mask = stack.enter_context(
@@ -163,9 +168,10 @@ def check_asked(
         check_raster_suffix(raster)
     for target in asked:
         for source in (Path(i) for i in inputs if i is not None):
-            if target.exists() and source.exists() and target.samefile(source):
+            if same_file(target, source):
                 raise UsageError(f"{target} is an input of this run: name another output")
-        check_target(target, overwrite=options.overwrite)
+        stale = vector_format(target).stale if target == path else STALE
+        check_target(target, overwrite=options.overwrite, stale=stale)
     if options.crs is not None:
         _flat_crs(options.crs)
 

@@ -80,8 +80,8 @@ def predict(
     started = time.perf_counter()
 
     with open_scene(source, spec, opts) as scene:
-        contract = check(scene, spec, opts, listener)
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
+        contract = check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
         network = runtime.load(
             bundles,
@@ -135,10 +135,14 @@ def open_scene(source: str | Path, spec: ModelSpec, options: PredictOptions) -> 
 
 
 def check(
-    scene: Scene, spec: ModelSpec, options: PredictOptions, listener: Listener = ignore
+    scene: Scene,
+    spec: ModelSpec,
+    options: PredictOptions,
+    aoi: Aoi | None,
+    listener: Listener = ignore,
 ) -> Preflight:
     """Hold the scene against the model's contract and tell what differs."""
-    contract = preflight(scene, spec, stretch=options.stretch)
+    contract = preflight(scene, spec, stretch=options.stretch, aoi=aoi)
     for finding in contract.findings:
         listener({"event": finding.level, "topic": finding.topic, "message": finding.message})
     return contract

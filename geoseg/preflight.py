@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pyproj import CRS, Transformer
@@ -19,8 +19,11 @@ from geoseg.scene.bands import band_name
 from geoseg.scene.sample import Sample, is_empty, sample
 from geoseg.spec import ModelSpec, Scaling
 
+if TYPE_CHECKING:
+    from geoseg.aoi import Aoi
+
 Level = Literal["info", "warning", "error"]
-Topic = Literal["gsd", "bands", "values", "crs", "nodata"]
+Topic = Literal["gsd", "bands", "values", "crs", "nodata", "aoi"]
 Stretch = Literal["auto", "none"] | tuple[float, float]
 
 SAME_GSD = (0.8, 1.25)  # scene's GSD over the model's: not worth a word
@@ -88,12 +91,15 @@ def open_for(
     )
 
 
-def preflight(scene: Scene, spec: ModelSpec, *, stretch: Stretch = "auto") -> Preflight:
+def preflight(
+    scene: Scene, spec: ModelSpec, *, stretch: Stretch = "auto", aoi: Aoi | None = None
+) -> Preflight:
     """Check a scene that was opened for `spec`.
 
     stretch: auto finds the scaling from a sample of the values; none takes the model's; (low,
-    high) maps these values to the model's range. Raises ContractError where the scene cannot be
-    made to fit, SceneError where it has no data.
+    high) maps these values to the model's range. aoi: the area that is asked for; it is said if
+    none of it has data. Raises ContractError where the scene cannot be made to fit, SceneError
+    where it has no data.
     """
     if len(scene.bands) != len(spec.bands):
         raise ContractError(
@@ -103,6 +109,9 @@ def preflight(scene: Scene, spec: ModelSpec, *, stretch: Stretch = "auto") -> Pr
     findings = [*_gsd(scene, spec), *_crs(scene), *_bands(scene, spec)]
     looked = sample(scene.raster)
     findings += _nodata(scene, looked)
+    if aoi is not None and not aoi.has_data(scene.read):
+        how = f"no pixel of it has data (by {scene.raster.validity})"
+        findings.append(Finding("warning", "aoi", f"{aoi.source}: {how}: nothing will be found"))
     if stretch == "auto":
         scaling, values = _values(scene, spec, looked)
     elif stretch == "none":

@@ -12,10 +12,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geoseg.grid import Grid, Plan, Tile, Window
+from geoseg.jit import jit
 from geoseg.predictions import Chip
 from geoseg.spec import Scaling
 
@@ -229,7 +229,7 @@ def normalize(
     return result
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@jit(error_model="numpy")
 def _normalize(band, valid, everywhere, low, high, offset, gain, out):  # type: ignore[no-untyped-def]
     for i in range(band.shape[0]):
         if everywhere:  # without a test per pixel the compiler vectorizes

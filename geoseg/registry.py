@@ -60,8 +60,7 @@ def find(model: str | Path) -> Path:
     named = _named()
     if str(model) in named:
         return named[str(model)]
-    path = Path(model).expanduser()
-    if path.exists():
+    if path := _local(str(model)):
         return path
     close = difflib.get_close_matches(str(model), list(named), n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
@@ -126,9 +125,18 @@ def _named() -> dict[str, Path]:
 
 
 def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ModelError(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-' only")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ModelError(
+            f"{name!r:.120} is no name for a model: letters, digits, '.', '_' and '-' only, "
+            "a hundred at most"
+        )
     return name
+
+
+def _local(name: str) -> Path | None:
+    """The file or folder of that name, if there is one; no text is a mistake here."""
+    path = os.path.expanduser(name)  # noqa: PTH111 - pathlib's raises where no such user is
+    return Path(path) if os.path.exists(path) else None  # noqa: PTH110 - and on long names
 
 
 # --- where models come from -----------------------------------------------------------------
@@ -141,8 +149,8 @@ def _fetched(source: str) -> Iterator[Path]:
     if scheme in ("http", "https") and rest:
         with tempfile.TemporaryDirectory(prefix="geoseg-") as folder:
             yield _download(source, Path(folder) / "model.zip")
-    elif Path(source).expanduser().exists():
-        yield Path(source).expanduser()
+    elif path := _local(source):
+        yield path
     elif source.startswith("hf:") or re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", source):
         yield _snapshot(source.removeprefix("hf:"))
     else:

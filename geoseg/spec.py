@@ -64,11 +64,18 @@ class Scaling:
             raise ModelError("scaling: as many offsets as scales are needed, one per band")
         if any(s == 0 for s in self.scale):
             raise ModelError("scaling: a scale of 0 would divide by zero")
-        if not all(math.isfinite(v) for v in (*self.offset, *self.scale, *(self.clip or ()))):
-            raise ModelError("scaling: offset, scale and clip must be finite numbers")
+        if not all(math.isfinite(v) for v in (*self.offset, *self.scale)):
+            raise ModelError("scaling: offset and scale must be finite numbers")
+        if self.clip and not _is_range(*self.clip):
+            raise ModelError(f"scaling: the clip {self.clip} is no range of values")
 
     def after(self, low: float, high: float, *, target: tuple[float, float]) -> Scaling:
         """This scaling for values that first have to be stretched from low..high to `target`."""
+        if not _is_range(low, high):
+            raise UsageError(
+                f"stretch: {low:g} to {high:g} is no range of values; give two finite numbers, "
+                "the lower one first"
+            )
         gain = (target[1] - target[0]) / (high - low)
         shift = target[0] - low * gain
         return Scaling(
@@ -115,14 +122,18 @@ class ModelSpec:
                 f"model {self.name}: {len(self.bands)} bands, "
                 f"but scaling for {len(self.scaling.offset)}"
             )
-        if not self.gsd > 0:
-            raise ModelError(f"model {self.name}: a GSD of {self.gsd} m is not positive")
+        if not self.bands:
+            raise ModelError(f"model {self.name}: no bands")
+        if not 0 < self.gsd < math.inf:
+            raise ModelError(f"model {self.name}: a GSD of {self.gsd} m is not positive and finite")
         if not self.classes:
             raise ModelError(f"model {self.name}: no classes")
         if self.activation == "sigmoid" and len(self.classes) != 1:
             raise ModelError(f"model {self.name}: a sigmoid has one class, not {len(self.classes)}")
         if len({c.id for c in self.classes}) != len(self.classes):
             raise ModelError(f"model {self.name}: two classes have the same id")
+        if not self.names:
+            raise ModelError(f"model {self.name}: its only class is {BACKGROUND}, the background")
         for field_name, known in (("task", Task), ("activation", Activation)):
             if (value := getattr(self, field_name)) not in get_args(known):
                 raise ModelError(
@@ -131,10 +142,20 @@ class ModelSpec:
                 )
         if not 0 < self.threshold < 1:
             raise ModelError(f"model {self.name}: threshold {self.threshold} is not in 0..1")
-        if not self.temperature > 0:
-            raise ModelError(f"model {self.name}: temperature {self.temperature} is not positive")
-        if not self.value_range[0] < self.value_range[1]:
-            raise ModelError(f"model {self.name}: the value range {self.value_range} is empty")
+        if not 0 < self.temperature < math.inf:
+            raise ModelError(
+                f"model {self.name}: temperature {self.temperature} is not positive and finite"
+            )
+        if not _is_range(*self.value_range):
+            raise ModelError(
+                f"model {self.name}: the value range {self.value_range} is empty or not finite"
+            )
+        for reserved in ("architecture", "bands", "classes"):
+            if reserved in self.arguments:
+                raise ModelError(
+                    f"model {self.name}: {reserved!r} is no argument of an architecture; it "
+                    "follows from the contract"
+                )
 
     @property
     def names(self) -> dict[int, str]:
@@ -144,6 +165,11 @@ class ModelSpec:
     @property
     def id(self) -> str:
         return f"{self.name}-{self.version}" if self.version else self.name
+
+
+def _is_range(low: float, high: float) -> bool:
+    """Finite, the lower first, and neither nothing nor everything to float32."""
+    return 1e-30 <= high - low <= 1e30
 
 
 def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -242,42 +268,59 @@ def from_item(item: Mapping[str, Any], *, source: str) -> ModelSpec:
         raise ModelError(f"{source}: {e.args[0]!r} is missing; is this a geoseg bundle?") from e
     except (UsageError, ModelError) as e:
         raise ModelError(f"{source}: {e}") from e
-    except (TypeError, ValueError, IndexError, AttributeError) as e:
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as e:
         raise ModelError(f"{source}: not a model item that geoseg understands ({e})") from e
 
 
 def _from_item(item: Mapping[str, Any]) -> ModelSpec:
-    p = item["properties"]
+    p = _mapping(item["properties"], "properties")
     inputs, outputs = p["mlm:input"][0], p["mlm:output"][0]
     common = {b["name"]: b.get("eo:common_name") for b in p.get("bands", ())}
-    names = [b if isinstance(b, str) else b["name"] for b in inputs["bands"]]
+    names = [_text(b if isinstance(b, str) else b["name"], "a band") for b in inputs["bands"]]
     offset, scale = _affine_scaling(inputs.get("value_scaling"), len(names))
-    low, high = p.get("geoseg:value_range", (0.0, 255.0))
     clip = p.get("geoseg:clip")
     return ModelSpec(
-        name=p["mlm:name"],
-        version=str(p.get("version", "")),
-        architecture=p["mlm:architecture"],
+        name=_text(p["mlm:name"], "mlm:name"),
+        version=_string(p.get("version", ""), "version"),
+        architecture=_text(p["mlm:architecture"], "mlm:architecture"),
         task=p["mlm:tasks"][0],
-        bands=tuple(Band(n, common.get(n)) for n in names),
-        scaling=Scaling(offset, scale, (float(clip[0]), float(clip[1])) if clip else None),
-        gsd=float(p["gsd"]),
-        classes=tuple(
-            ClassInfo(int(c["value"]), c["name"], "#" + c.get("color_hint", "E6550D").lower())
-            for c in outputs["classification:classes"]
-        ),
-        tiling=Tiling(**p["geoseg:tiling"]),
+        bands=tuple(Band(n, _common_name(common.get(n))) for n in names),
+        scaling=Scaling(offset, scale, None if clip is None else _pair(clip, "geoseg:clip")),
+        gsd=_number(p["gsd"], "gsd"),
+        classes=tuple(_class(c) for c in outputs["classification:classes"]),
+        tiling=_tiling(_mapping(p["geoseg:tiling"], "geoseg:tiling")),
         activation=p["geoseg:activation"],
-        threshold=float(p.get("geoseg:threshold", 0.5)),
-        temperature=float(p.get("geoseg:temperature", 1.0)),
-        dtype=p.get("geoseg:source_dtype", "uint8"),
-        value_range=(float(low), float(high)),
-        arguments=p.get("mlm:hyperparameters", {}),
-        description=p.get("description", ""),
-        license=p.get("license", "other"),
-        created=p.get("datetime") or "2026-01-01T00:00:00Z",
-        metrics=p.get("geoseg:metrics", {}),
+        threshold=_number(p.get("geoseg:threshold", 0.5), "geoseg:threshold"),
+        temperature=_number(p.get("geoseg:temperature", 1.0), "geoseg:temperature"),
+        dtype=_text(p.get("geoseg:source_dtype", "uint8"), "geoseg:source_dtype"),
+        value_range=_pair(p.get("geoseg:value_range", [0.0, 255.0]), "geoseg:value_range"),
+        arguments=_mapping(p.get("mlm:hyperparameters", {}), "mlm:hyperparameters"),
+        description=_string(p.get("description", ""), "description"),
+        license=_text(p.get("license", "other"), "license"),
+        created=_text(p.get("datetime") or "2026-01-01T00:00:00Z", "datetime"),
+        metrics=_mapping(p.get("geoseg:metrics", {}), "geoseg:metrics"),
     )
+
+
+def _common_name(value: object) -> str | None:
+    return None if value is None else _text(value, "eo:common_name")
+
+
+def _class(entry: Mapping[str, Any]) -> ClassInfo:
+    color = _text(entry.get("color_hint", "E6550D"), "color_hint").lower()
+    return ClassInfo(
+        _integer(entry["value"], "the value of a class"),
+        _text(entry["name"], "the name of a class"),
+        f"#{color}",
+    )
+
+
+def _tiling(entry: Mapping[str, Any]) -> Tiling:
+    values: dict[str, Any] = {
+        key: (_flag if key == "fixed" else _integer)(value, f"geoseg:tiling {key}")
+        for key, value in entry.items()
+    }
+    return Tiling(**values)
 
 
 def _affine_scaling(
@@ -290,14 +333,14 @@ def _affine_scaling(
     for entry in entries:
         match entry["type"]:
             case "z-score":
-                pairs.append((float(entry["mean"]), float(entry["stddev"])))
+                pairs.append((_at(entry, "mean"), _at(entry, "stddev")))
             case "min-max":
-                low, high = float(entry["minimum"]), float(entry["maximum"])
+                low, high = _at(entry, "minimum"), _at(entry, "maximum")
                 pairs.append((low, high - low))
             case "offset":
-                pairs.append((float(entry["value"]), 1.0))
+                pairs.append((_at(entry, "value"), 1.0))
             case "scale":
-                pairs.append((0.0, float(entry["value"])))
+                pairs.append((0.0, _at(entry, "value")))
             case other:
                 raise ModelError(f"value_scaling of type {other!r} is not supported")
     if len(pairs) == 1:
@@ -305,3 +348,60 @@ def _affine_scaling(
     if len(pairs) != bands:
         raise ModelError(f"{len(pairs)} value_scaling entries for {bands} bands")
     return tuple(o for o, _ in pairs), tuple(s for _, s in pairs)
+
+
+# --- values out of JSON, strictly -----------------------------------------------------------
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def _wrong(key: str, wanted: str, value: object) -> ModelError:
+    return ModelError(f"{key} must be {wanted}, not {value!a:.60}")
+
+
+def _number(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(key, "a number", value)
+    return float(value)
+
+
+def _at(entry: Mapping[str, Any], key: str) -> float:
+    return _number(entry[key], key)
+
+
+def _integer(value: object, key: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(key, "a whole number", value)
+    return value
+
+
+def _flag(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(key, "true or false", value)
+    return value
+
+
+def _pair(value: object, key: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _wrong(key, "two numbers", value)
+    return _number(value[0], key), _number(value[1], key)
+
+
+def _string(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(key, "text", value)
+    return value
+
+
+def _text(value: object, key: str) -> str:
+    """One line that can be written anywhere, and not empty."""
+    text = _string(value, key)
+    if not text or _CONTROL.search(text):
+        raise _wrong(key, "a line of text", value)
+    return text
+
+
+def _mapping(value: object, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong(key, "an object", value)
+    return value

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from geoseg.grid import Plan, Span, Window
+from geoseg.jit import jit
 from geoseg.predictions import Rows, SemanticPrediction
 
 Mode = Literal["blend", "crop"]
@@ -143,7 +143,7 @@ def _ramp(distance: NDArray[np.int_], overlap: int) -> NDArray[np.float64]:
     return np.sin(np.pi / 2 * np.clip((distance + 0.5) / overlap, 0, 1)) ** 2
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _accumulate(
     total: NDArray[np.float32],
     scores: NDArray[np.float32],
@@ -160,7 +160,7 @@ def _accumulate(
                 total[k, r, c] += scores[k, r, c] * (weight * col_weight[c])
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _decide_one(
     score: NDArray[np.float32],
     valid: NDArray[np.bool_],
@@ -178,7 +178,7 @@ def _decide_one(
             confidence[r, c] = (p if hit else 1 - p) if valid[r, c] else 0
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _decide(
     scores: NDArray[np.float32],
     valid: NDArray[np.bool_],

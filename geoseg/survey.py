@@ -59,8 +59,8 @@ def survey(
     bundles = [Bundle.open(registry.find(name)) for name in names]
     spec = runtime.contract(bundles)
     with open_scene(source, spec, opts) as scene:
-        check(scene, spec, opts, listener)
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
+        check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
         itemsize = scene.dtype.itemsize
         zoom = scene.native.pixels / scene.grid.pixels

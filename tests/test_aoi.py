@@ -16,6 +16,7 @@ from shapely import MultiPolygon, Point, Polygon, box
 from geoseg.aoi import Aoi
 from geoseg.errors import AoiError
 from geoseg.grid import Grid, Window
+from geoseg.testing import ArrayScene
 
 GRID = Grid(CRS("EPSG:32610"), Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000), 200, 300)
 # Two boxes in pixels: columns 10..50, rows 20..40, and columns 100..110, rows 150..160.
@@ -90,6 +91,20 @@ def test_rotated_and_unreferenced_grids() -> None:
         Aoi.open(layer(box(1000, 1000, 1001, 1001), crs=None), bare)
 
 
+def test_one_pixel_is_found_anywhere() -> None:
+    """An area that goes between the pixels almost everywhere, in blocks far and near."""
+    grid = Grid(None, Affine.identity(), 1500, 5000)
+    thread = MultiPolygon([box(0.6, 0, 0.7, 1500), box(0, 0.6, 5000, 0.7)])
+    for col, row in [(0, 0), (4999, 3), (2048, 256), (2047, 1499), (77, 700)]:
+        area = shapely.union_all([thread, box(col + 0.3, row + 0.3, col + 0.6, row + 0.6)])
+        aoi = Aoi.open(layer(area, crs=None), grid)
+        assert np.argwhere(aoi.mask(0, 1500)).tolist() == [[row, col]]
+        valid = np.zeros((1500, 5000), np.bool_)
+        valid[row, col] = True
+        assert aoi.has_data(ArrayScene(np.ones((1, 1500, 5000), np.uint8), valid).read)
+        assert not aoi.has_data(ArrayScene(np.ones((1, 1500, 5000), np.uint8), ~valid).read)
+
+
 def test_invalid_polygons_are_repaired() -> None:
     bow_tie = Polygon([(10, 10), (30, 30), (30, 10), (10, 30)])
     mask = Aoi.open(layer(on_ground(bow_tie)), GRID).mask(0, 200)
@@ -105,6 +120,8 @@ UNUSABLE: list[tuple[Any, str]] = [
     (layer(box(0, 0, 1, 1)), r"outside of the scene: the area is 0 to 1, 0 to 1, the scene 5"),
     (layer(box(9, 49, 10, 50), crs="EPSG:4326"), r"the area is 9 to 10, 49 to 50, the scene -123"),
     (layer(on_ground(BOXES), crs=None), "has no CRS, but the scene has one"),
+    (layer(on_ground(box(5.1, 5.1, 5.4, 5.4))), "covers no pixel of the scene: no pixel's centre"),
+    (layer(on_ground(box(0, 5.6, 300, 6.4))), "covers no pixel of the scene"),
 ]
 
 

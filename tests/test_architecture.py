@@ -15,7 +15,7 @@ import geoseg
 PACKAGE = Path(geoseg.__file__).parent
 # From the bottom up: a room may import the rooms before it.
 ROOMS = (
-    "errors grid predictions config spec events testing scene aoi preflight reading stitch "
+    "errors jit grid predictions config spec events testing scene aoi preflight reading stitch "
     "vectorize sinks models bundle registry runtime options planning outputs predict survey "
     "metrics train preview doctor terminal cli"
 ).split()

@@ -33,6 +33,7 @@ from geoseg.bundle import (
 )
 from geoseg.bundle.files import installing
 from geoseg.errors import ModelError, OutputError
+from geoseg.grid import Tiling
 from geoseg.runtime.fake import constant, fake_spec, identity
 
 SPEC = fake_spec(bands=2, name="demo", version="1.0", description="A demo.", license="MIT")
@@ -93,6 +94,36 @@ def test_a_zip_is_the_same_every_time_and_may_hold_one_folder(tmp_path: Path) ->
         for file in (tmp_path / "demo").iterdir():
             archive.write(file, f"demo/{file.name}")
     assert Bundle.open(tmp_path / "c.zip").sample().tolerance == GOLDEN.tolerance
+
+
+def zipped(folder: Path, prefix: str, *others: str) -> Path:
+    """The files of a bundle in a zip, under names that begin with `prefix`; and others."""
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.iterdir():
+            archive.writestr(prefix + file.name, file.read_bytes())
+        for name in others:
+            archive.writestr(name, "x")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("prefix", "others"),
+    [
+        ("demo/", ("__MACOSX/demo/._model.json", "__MACOSX/._demo")),
+        ("demo/", ("__MACOSX/demo/model.json",)),
+        ("", ("__MACOSX/._model.json",)),
+        ("./", ()),
+        ("./demo/", ("./readme.txt", ".DS_Store")),
+        ("", ("older/model.json",)),
+        ("repository-main/models/demo/", ("repository-main/setup.py",)),
+    ],
+)
+def test_zips_of_other_tools(tmp_path: Path, prefix: str, others: tuple[str, ...]) -> None:
+    path = zipped(write(tmp_path / "demo"), prefix, *others)
+    bundle = Bundle.open(path)
+    assert bundle.weights().keys() == STATE.keys()
+    assert bundle.card == card(SPEC)
 
 
 def test_is_a_stac_item_with_mlm(bundle: Bundle) -> None:
@@ -184,6 +215,8 @@ def test_target_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         write(tmp_path / "file" / "demo")
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        Bundle.write(tmp_path / ("x" * 300), SPEC, STATE, GOLDEN, "")
 
 
 # --- what is refused ------------------------------------------------------------------------
@@ -231,6 +264,9 @@ def test_broken_item(tmp_path: Path, text: str, message: str) -> None:
     [
         ("geoseg:tiling", {"size": 16, "stride": 32}, "smaller than the model's stride"),
         ("geoseg:activation", "relu", "no activation 'relu'"),
+        ("mlm:hyperparameters", ["depth"], "mlm:hyperparameters must be an object"),
+        ("mlm:hyperparameters", {"classes": 4}, "'classes' is no argument"),
+        ("description", "\ud800", "no valid JSON .*surrogates not allowed"),
         ("gsd", -1, "not positive"),
         ("mlm:tasks", ["generative"], "no task 'generative'"),
     ],
@@ -241,6 +277,30 @@ def test_senseless_item(tmp_path: Path, key: str, value: object, message: str) -
     item["properties"][key] = value
     (folder / ITEM).write_text(json.dumps(item))
     refused(folder, message)
+
+
+@pytest.mark.parametrize(
+    ("assets", "message"),
+    [
+        ([], "the assets in model.json are no object"),
+        (None, "the assets in model.json are no object"),
+        ({"weights": "weights.safetensors"}, "the asset 'weights' in model.json has no href"),
+        ({"weights": {"href": 5}}, "the asset 'weights' in model.json has no href"),
+    ],
+)
+def test_senseless_assets(tmp_path: Path, assets: object, message: str) -> None:
+    folder = write(tmp_path / "demo")
+    item = json.loads((folder / ITEM).read_text())
+    (folder / ITEM).write_text(json.dumps({**item, "assets": assets}))
+    refused(folder, message)
+
+
+def test_asset_whose_name_no_file_can_have(tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo")
+    item = json.loads((folder / ITEM).read_text())
+    item["assets"]["odd"] = {"href": "a\0b", "file:checksum": multihash(b"")}
+    (folder / ITEM).write_text(json.dumps(item))
+    refused(folder, "cannot be read: embedded null byte", lambda b: b.copy_to(tmp_path))
 
 
 def test_tampered_weights(tmp_path: Path) -> None:
@@ -308,12 +368,35 @@ def sample_of(**arrays: Any) -> bytes:
         sample_of(input=INPUT, scores=INPUT[:, :, :4], tolerance=np.array("{}")),
         sample_of(input=INPUT, scores=INPUT, tolerance=np.array("{")),
         sample_of(input=INPUT, scores=INPUT, tolerance=np.array([{}], dtype=object)),
+        sample_of(input=INPUT, scores=INPUT[:, :1], tolerance=np.array('{"float32": 1e999}')),
+        sample_of(input=INPUT + 0j, scores=INPUT[:, :1], tolerance=np.array("{}")),
+        sample_of(input=INPUT, scores=INPUT[:, :1], tolerance=np.array("[" * 100_000)),
     ],
 )
 def test_broken_sample(tmp_path: Path, raw: bytes) -> None:
     folder = write(tmp_path / "demo")
     edit(folder, SAMPLE, raw)
     refused(folder, "golden sample", Bundle.sample)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "fixed", "message"),
+    [
+        ((4, 8, 8), 1, False, "it has 4 bands and 1 classes, the model 2 and 1"),
+        ((2, 8, 8), 3, False, "it has 2 bands and 3 classes, the model 2 and 1"),
+        ((2, 0, 0), 1, False, "an edge of 0 pixels"),
+        ((2, 8, 12), 1, False, "an edge of 12 pixels is no multiple of 8"),
+        ((2, 8, 8), 1, True, "an edge of 8 pixels, but tiles are fixed to 16"),
+    ],
+)
+def test_sample_of_another_model(
+    tmp_path: Path, shape: tuple[int, int, int], classes: int, fixed: bool, message: str
+) -> None:
+    folder = write(tmp_path / "demo", tiling=Tiling(16, 4, 8, fixed=fixed))
+    scores = np.zeros((1, classes, *shape[1:]), np.float32)
+    raw = sample_of(input=np.zeros((1, *shape), np.float32), scores=scores, tolerance="{}")
+    edit(folder, SAMPLE, raw)
+    refused(folder, f"no intact golden sample .*{message}", Bundle.sample)
 
 
 def test_assets_outside_of_the_bundle_are_not_read(tmp_path: Path) -> None:
@@ -334,6 +417,10 @@ def _link(info: zipfile.ZipInfo) -> None:
         ("a/../../escaped", None, "points out of the zip"),
         ("/etc/escaped", None, "points out of the zip"),
         ("C:escaped", None, "points out of the zip"),
+        ("./../escaped", None, "points out of the zip"),
+        ("./C:escaped", None, "points out of the zip"),
+        ("__MACOSX/../../escaped", None, "points out of the zip"),
+        ("./model.json", None, "two members have the same name"),
         ("..\\escaped", None, "points out of the zip"),
         ("link", _link, "is a link"),
     ],
@@ -348,6 +435,19 @@ def test_hostile_zips(
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(info, "x")
     refused(path, message)
+
+
+def test_zips_of_several_models_or_none(tmp_path: Path) -> None:
+    several = zipped(write(tmp_path / "demo"), "a/", "b/model.json")
+    refused(several, "several models lie in it: a, b")
+    (tmp_path / "none").mkdir()
+    refused(zipped(tmp_path / "none", "", "__MACOSX/model.json"), "model.json is missing")
+
+
+def test_zip_with_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = zipped(write(tmp_path / "demo"), "", "\u00e4\u00e4")
+    path.write_bytes(path.read_bytes().replace("\u00e4\u00e4".encode(), b"\xff" * 4))
+    refused(path, "neither a model folder nor an intact zip")
 
 
 def test_zip_bomb(tmp_path: Path) -> None:
@@ -389,6 +489,9 @@ def test_find_by_name_and_path(home: Path, tmp_path: Path) -> None:
         registry.find("building-v0")
     with pytest.raises(ModelError, match="no model is named 'zzz'"):
         registry.find("zzz")
+    for odd in ("x" * 300, "a\0b", "~nobody-of-that-name/model"):
+        with pytest.raises(ModelError, match="no model is named"):
+            registry.find(odd)
 
 
 def test_list_models(home: Path) -> None:
@@ -424,6 +527,8 @@ def test_pull_checks_first(home: Path, tmp_path: Path) -> None:
         registry.pull(folder)
     with pytest.raises(ModelError, match="no name for a model"):
         registry.pull(write(tmp_path / "good"), name="../out")
+    with pytest.raises(ModelError, match="^'xxx.*no name for a model.* a hundred at most$"):
+        registry.pull(tmp_path / "good", name="x" * 300)
     assert [p.name for p in home.iterdir()] == ["clean"]
 
 

@@ -55,6 +55,12 @@ def test_predict_is_quiet_in_a_pipe_and_sums_up(scene: Path, model: Path, tmp_pa
     assert done.stdout.startswith(f"{count} polygons of object")
 
 
+def test_closed_streams_do_not_matter(scene: Path, model: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m geoseg predict {scene} -o {tmp_path}/o.gpkg -m {model} >&- 2>&-"
+    assert subprocess.run(command, shell=True, env=ENV).returncode == 0  # noqa: S602
+    assert len(gpd.read_file(tmp_path / "o.gpkg")) > 0
+
+
 def test_json_lines(scene: Path, model: Path, tmp_path: Path) -> None:
     done = geoseg("predict", scene, "-o", tmp_path / "o.fgb", "-m", model, "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]

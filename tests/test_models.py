@@ -94,6 +94,11 @@ def test_wrong_state_names_the_tensor(change: Any, message: str) -> None:
     [
         ("unett", {}, r"'unett' \(did you mean 'unet'\?\)"),
         ("unet", {"encoder": "resnet43"}, "did you mean 'resnet34'"),
+        ("unet", {"encoder": 5}, "no encoder is named 5"),
+        ("tiny", {"foo": 1}, "^tiny cannot be built with foo=1: .*argument 'foo'"),
+        ("tiny", {"depth": "x"}, "^tiny cannot be built with depth='x': "),
+        ("tiny", {"depth": 10**7}, "^tiny cannot be built with depth=10000000: depth must be 1 to"),
+        ("tiny", {"width": 0}, "width must be 1 to 1000"),
         ("unet", {"encoder": "tu-hf-hub:somebody/something"}, "no encoder is named"),
         ("unet", {"decoder_chanels": [1]}, "did you mean 'decoder_channels'"),
         ("unet", {"encoder_weights": "imagenet"}, "no argument 'encoder_weights'"),
@@ -104,6 +109,11 @@ def test_wrong_state_names_the_tensor(change: Any, message: str) -> None:
 def test_what_cannot_be_built(architecture: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         models.build(architecture, classes=1, bands=3, **arguments)
+
+
+def test_a_stride_that_cannot_be_told() -> None:
+    with pytest.raises(ModelError, match="^unet cannot be built with encoder_depth='x': "):
+        models.stride_of("unet", {"encoder_depth": "x"})
 
 
 def test_architectures_of_other_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

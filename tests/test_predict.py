@@ -17,7 +17,7 @@ from shapely import box
 import geoseg
 from geoseg import testing
 from geoseg.errors import AoiError, ConfigError, OutputError, SceneError, UsageError
-from geoseg.sinks import read_metadata
+from geoseg.sinks import raster, read_metadata
 
 
 @pytest.fixture(scope="session")
@@ -308,3 +308,71 @@ def test_a_tile_larger_than_the_scene_costs_no_more(
     with rasterio.open(scene) as dataset:
         found = burned(gpd.read_file(tmp_path / "o.gpkg"), dataset.transform, mask.shape)
     assert (found == mask).all()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("broken", [OSError("no more"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["_to_cog", "_check_blocks"])
+def test_outputs_appear_together(
+    scene: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overwrite: bool,
+    broken: BaseException,
+    step: str,
+) -> None:
+    """The polygons are finished before the rasters; neither is there when one fails."""
+    names = ("o.shp", "m.tif", "p.tif")
+    if overwrite:
+        for name in (*names, "o.dbf", "o.qix", "m.tif.aux.xml"):
+            (tmp_path / name).write_text("old")
+    before = files(tmp_path)
+    real, calls = getattr(raster, step), []
+
+    def last_fails(*arguments: object) -> None:
+        calls.append(arguments)
+        if any(getattr(a, "name", "") == "m.tif" for a in arguments):
+            raise broken
+        real(*arguments)
+
+    output, mask, probabilities = (tmp_path / name for name in names)
+    options = {"mask": mask, "probabilities": probabilities, "overwrite": overwrite}
+    with monkeypatch.context() as patch:
+        patch.setattr(raster, step, last_fails)
+        with pytest.raises((OutputError, KeyboardInterrupt)):
+            geoseg.predict(scene, output, model=model, **options)
+    assert len(calls) > 1  # the probabilities were complete
+    assert files(tmp_path) == before
+    assert all((tmp_path / name).read_text() == "old" for name in before)
+    geoseg.predict(scene, output, model=model, **options)
+    assert set(files(tmp_path)) == {*names, "o.cpg", "o.dbf", "o.prj", "o.shx"}
+
+
+def test_names_that_cannot_be_are_refused_before_anything(model: Path, tmp_path: Path) -> None:
+    scene = tmp_path / "missing.tif"  # opened later, or its error came first
+    (tmp_path / "o.dbf").write_text("old")
+    (tmp_path / "m.tif.aux.xml").write_text("old")
+    long = "x" * 250
+    for output, options, words in [
+        ("o.shp", {}, r"o\.dbf already exists and would be taken for a part of o\.shp"),
+        (None, {"mask": tmp_path / "m.tif"}, r"m\.tif\.aux\.xml already exists"),
+        (f"{long}.gpkg", {}, r"x\.gpkg: cannot be written \(.*too long"),
+        (None, {"mask": tmp_path / f"{long}.tif"}, r"x\.tif: cannot be written \(.*too long"),
+    ]:
+        path = tmp_path / output if output else None
+        with pytest.raises(OutputError, match=words):
+            geoseg.predict(scene, path, model=model, **options)
+    assert files(tmp_path) == ["m.tif.aux.xml", "o.dbf"]
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".geojsonl", ".gpkg", ".parquet"])
+def test_a_crs_without_a_place_on_earth(
+    mask: np.ndarray, model: Path, tmp_path: Path, suffix: str
+) -> None:
+    site = 'LOCAL_CS["site",UNIT["metre",1]]'
+    scene, out = testing.planted_scene(tmp_path / "s.tif", mask, crs=site), tmp_path / f"o{suffix}"
+    geoseg.predict(scene, out, model=model)
+    frame = gpd.read_parquet(out) if suffix == ".parquet" else gpd.read_file(out)
+    with rasterio.open(scene) as dataset:
+        assert (burned(frame, dataset.transform, mask.shape) == mask).all()

@@ -14,7 +14,9 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from shapely import box
 
+from geoseg.aoi import Aoi
 from geoseg.errors import ContractError, SceneError
 from geoseg.grid import Tiling, Window
 from geoseg.preflight import Preflight, describe, open_for, preflight
@@ -102,6 +104,9 @@ def test_gsd_far_off_is_refused(tmp_path: Path, pixel: float) -> None:
         check(path, SPEC)
     fixed = check(path, SPEC, scene_gsd=0.5)
     assert fixed.grid == fixed.native
+    for size in (1e-6, 1e6):
+        with pytest.raises(ContractError, match="times (finer|coarser)"):
+            check(path, SPEC, scene_gsd=size)
 
 
 def test_no_crs_is_said(tmp_path: Path) -> None:
@@ -203,6 +208,28 @@ def test_nothing_to_predict(tmp_path: Path) -> None:
         f.colorinterp = RGB
         f.write(np.full((3, 2, 2), 9, "uint8"), window=rasterio.windows.Window(777, 801, 2, 2))
     assert "hardly any" in said(check(path, SPEC), "nodata")[0][1]
+
+
+@pytest.mark.parametrize("pixel", [0.5, 0.2])
+def test_an_area_without_data_is_said(tmp_path: Path, pixel: float) -> None:
+    data = noise(1, 255, "uint8", edge=700)
+    data[:, :, :350] = 0
+    data[:, 600, 3] = 9  # one lonely pixel
+    path = write(tmp_path / "a.tif", data, nodata=0, pixel=pixel)
+    with open_for(path, SPEC) as scene:
+        x, y = scene.grid.transform @ (0, 0)
+
+        def findings(left: int, top: int, right: int, bottom: int) -> list[tuple[str, str]]:
+            """Of an area in pixels of the file."""
+            area = box(x + left * pixel, y - bottom * pixel, x + right * pixel, y - top * pixel)
+            return said(preflight(scene, SPEC, aoi=Aoi.open(area, scene.grid)), "aoi")
+
+        [(level, message)] = findings(0, 0, 340, 590)
+        assert level == "warning"
+        assert message.endswith("no pixel of it has data (by nodata): nothing will be found")
+        assert not findings(340, 0, 360, 700)
+        if pixel == 0.5:  # not resampled: one pixel is enough
+            assert not findings(0, 0, 340, 610)
 
 
 @pytest.mark.parametrize("tiled", [True, False])

@@ -116,6 +116,7 @@ def test_load_wraps_what_is_asked(bundle: Bundle) -> None:
         ({"runtime": "tensor"}, "no runtime is named 'tensor'; there are: auto, torch"),
         ({"runtime": "fake", "batch_size": 0}, "batch size must be at least 1, not 0"),
         ({"runtime": "fake", "threads": -1}, "number of threads must be at least 1, not -1"),
+        ({"runtime": "fake", "threads": 100_000}, r"at most the \d+ CPUs, not 100000"),
         ({"runtime": "fake", "tta": ["spin"]}, "no test-time augmentation is named 'spin'"),
         ({"runtime": "fake", "tta": ["scale:big"]}, "give a factor"),
         ({"runtime": "fake", "tta": ["scale:9"]}, r"must lie in 0.25..4"),
@@ -150,6 +151,21 @@ def test_turns_come_back_to_their_pixels(views: Sequence[str], shape: tuple[int,
     batch = np.random.default_rng(0).random((2, 1, *shape), dtype=np.float32)
     network = Augmented(identity(), views)
     np.testing.assert_allclose(network.predict(batch), batch, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (1, 8), (1, 1)])
+def test_turned_batches_run_forwards_in_memory(shape: tuple[int, int]) -> None:
+    """Also along an axis of one pixel; torch takes no negative strides."""
+    strides: list[int] = []
+
+    def record(batch: Batch) -> Batch:
+        strides.extend(batch.strides)
+        return batch
+
+    batch = np.random.default_rng(0).random((1, 1, *shape), dtype=np.float32)
+    network = Augmented(FakeRuntime(fake_spec(tiling=Tiling(64, 16, 1)), record), ["d4"])
+    np.testing.assert_allclose(network.predict(batch), batch, rtol=1e-6)
+    assert min(strides) > 0
 
 
 def test_turns_are_what_they_say() -> None:

@@ -138,6 +138,24 @@ def test_weights_of_another_architecture(bundle: Bundle, network: nn.Module) -> 
         runtime.load(Bundle.open(path), device="cpu")
 
 
+def test_a_contract_that_the_architecture_cannot_keep(bundle: Bundle, network: nn.Module) -> None:
+    spec = replace(SPEC, tiling=Tiling(64, 32, 16))
+    path = Bundle.write(
+        bundle.path.with_name("stride"), spec, network.state_dict(), bundle.sample(), ""
+    )
+    with pytest.raises(ModelError, match=r"tiles in steps of 32 pixels, model.json states 16"):
+        runtime.load(Bundle.open(path), device="cpu")
+
+
+def test_a_network_that_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> nn.Module:
+        raise RuntimeError("sizes do not match\nand more")
+
+    monkeypatch.setattr(torch_runtime, "fold_norms", fail)
+    with pytest.raises(ModelError, match=r"fails on its golden sample: sizes do not match$"):
+        runtime.load(bundle, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -189,6 +207,8 @@ def test_any_array_will_do() -> None:
     """Read-only, turned and strided batches: torch itself would warn or refuse."""
     x = np.broadcast_to(np.float32(0), (1, 3, 8, 8))[..., ::-1]
     assert (TorchRuntime(SPEC, Pixelwise()).predict(x) == 0.5).all()
+    narrow = np.zeros((1, 3, 8, 1), np.float32)[..., ::-1]
+    assert (TorchRuntime(SPEC, Pixelwise()).predict(narrow) == 0.5).all()
 
 
 class Hungry(Pixelwise):
@@ -215,6 +235,28 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     assert loaded.batch_size == 2
     with pytest.raises(GeosegError, match=r"too little memory for one tile of 16 x 8 .*--tile"):
         TorchRuntime(SPEC, Hungry(limit=0)).predict(np.zeros((1, 3, 8, 16), np.float32))
+
+
+class Vast(Pixelwise):
+    """Takes more memory than any machine has, or fails for another reason."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__()
+        self.failure = failure
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.failure:
+            raise self.failure
+        return torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize("failure", [None, MemoryError(), RuntimeError("std::bad_alloc")])
+def test_out_of_memory_on_a_cpu(failure: Exception | None) -> None:
+    batch = np.zeros((1, 3, 8, 16), np.float32)
+    with pytest.raises(GeosegError, match=r"^cpu has too little .* smaller tiles \(--tile\)$"):
+        TorchRuntime(SPEC, Vast(failure)).predict(batch)
+    with pytest.raises(RuntimeError, match="another"):
+        TorchRuntime(SPEC, Vast(RuntimeError("another"))).predict(batch)
 
 
 def test_batch_that_fits() -> None:

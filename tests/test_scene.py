@@ -129,8 +129,39 @@ def test_nodata_is_where_all_bands_say_so(tmp_path: Path) -> None:
     assert valid[3, 3]
     _, red_only = read_all(path, bands=[1])
     assert not red_only[3, 3]
-    _, other = read_all(path, nodata=-9999)
+    _, other = read_all(path, nodata=255)
     assert other.all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "says"),
+    [
+        ("uint8", np.nan, r"nan is no value of uint8, .*a\.tif is stored: .* from 0 to 255"),
+        ("uint8", 300, "300 is no value of uint8"),
+        ("uint8", 7.5, "7.5 is no value of uint8"),
+        ("uint8", -1, "-1 is no value of uint8"),
+        ("int16", np.inf, "inf is no value of int16"),
+        ("int16", 32768.0, "32768 is no value of int16, .* from -32768 to 32767"),
+        ("float32", 1e300, r"1e\+300 is no value of float32"),
+    ],
+)
+@pytest.mark.parametrize("bend", [0.0, 0.003], ids=["", "warped"])
+def test_nodata_that_the_file_cannot_hold_is_refused(
+    tmp_path: Path, dtype: str, value: float, says: str, bend: float
+) -> None:
+    place: dict[str, Any] = {"crs": None, "transform": Affine.identity()}
+    place = {"gcps": control_points(bend), **place} if bend else {}
+    path = write(tmp_path / "a.tif", distinct(1, 80, 100, dtype=dtype), nodata=0, **place)
+    with pytest.raises(UsageError, match=says):
+        Scene.open(path, nodata=value)
+
+
+@pytest.mark.parametrize("value", [0, -9999, 1e38, np.nan, np.inf, -np.inf])
+def test_nodata_of_floats(tmp_path: Path, value: float) -> None:
+    data = distinct(1, 8, 8, dtype="float32")
+    data[0, 2, 2] = value
+    _, valid = read_all(write(tmp_path / "a.tif", data, nodata=7), nodata=value)
+    np.testing.assert_array_equal(np.argwhere(~valid), [(2, 2)])
 
 
 def test_nan_and_infinity_are_no_data(tmp_path: Path) -> None:
@@ -217,6 +248,9 @@ def test_bands_by_index_name_colour_and_position(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ContractError, match=says.replace("(", r"\(").replace(")", r"\)")):
             Scene.open(path, bands=bands)
+    for names in (["Red", "", "green"], [" "], [1, ""]):
+        with pytest.raises(UsageError, match="has an empty name in it"):
+            Scene.open(plain, bands=names)
 
 
 def test_gray_stands_for_colours_with_a_note(tmp_path: Path) -> None:
@@ -267,8 +301,14 @@ def test_nowhere_on_the_planet_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", distinct(1, 10, 10), crs="EPSG:4326")
     with pytest.raises(SceneError, match="lies outside of its CRS"):
         Scene.open(path)
-    with pytest.raises(UsageError, match="positive"):
-        Scene.open(path, gsd=-1)
+
+
+@pytest.mark.parametrize("gsd", [-1, 0, 1e-300, 1e-7, 1e7, 1e300, np.inf, np.nan])
+def test_pixels_of_no_sensible_size_are_refused(tmp_path: Path, gsd: float) -> None:
+    path = write(tmp_path / "a.tif", distinct(1, 10, 10))
+    for options in ({"gsd": gsd}, {"scene_gsd": gsd, "gsd": 0.5}):
+        with pytest.raises(UsageError, match="from 1e-06 to 1e.06 metres large, not"):
+            Scene.open(path, **options)
 
 
 def test_nearly_the_same_gsd_is_the_native_grid(tmp_path: Path) -> None:

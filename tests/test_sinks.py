@@ -146,6 +146,30 @@ def test_without_crs(tmp_path: Path, suffix: str) -> None:
     )
 
 
+SITES = [  # coordinate systems of a building site or a drawing
+    'LOCAL_CS["site",UNIT["metre",1]]',
+    'ENGCRS["site",EDATUM["x"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],'
+    'LENGTHUNIT["metre",1]]',
+]
+
+
+@pytest.mark.parametrize("wkt", SITES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_crs_without_a_place_on_earth(tmp_path: Path, suffix: str, wkt: str) -> None:
+    path, crs = tmp_path / f"out{suffix}", CRS.from_wkt(wkt)
+    with VectorSink.open(path, crs=crs) as sink:
+        sink.write(frame(5, crs=crs))
+    found = read(path)
+    if suffix in IN_DEGREES:
+        assert "site is a CRS without a place on Earth" in " ".join(sink.notes)
+    elif suffix != ".shp":
+        assert found.crs is not None
+        assert found.crs.name == "site"
+    assert shapely.hausdorff_distance(found.geometry.array, frame(5).geometry.array).max() < (
+        1e-6 if suffix in IN_DEGREES else 1e-12
+    )
+
+
 def test_geoparquet_says_what_it_holds(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -234,6 +258,59 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "old.gpkg").write_text("old")
     refused(tmp_path / "old.gpkg", OutputError, "already exists: pass --overwrite")
     assert (tmp_path / "old.gpkg").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "sidecar"),
+    [
+        ("b.shp", "b.dbf"),
+        ("b.shp", "b.prj"),
+        ("b.shp", "b.qix"),
+        ("b.gpkg", "b.gpkg-wal"),
+        ("b.gpkg", "b.gpkg-journal"),
+    ],
+)
+def test_sidecars_of_another_file_are_a_reason_to_refuse(
+    tmp_path: Path, name: str, sidecar: str
+) -> None:
+    (tmp_path / sidecar).write_text("old")
+    refused(tmp_path / name, OutputError, f"{sidecar} already exists .* part of {name}: pass --ov")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(sidecar, "old")]
+    write(tmp_path / name, frame(3), overwrite=True)
+    assert len(read(tmp_path / name)) == 3
+
+
+def test_sidecar_that_comes_meanwhile(tmp_path: Path) -> None:
+    def run() -> None:
+        with VectorSink.open(tmp_path / "b.shp", crs=UTM) as sink:
+            sink.write(frame(3))
+            (tmp_path / "b.dbf").write_text("old")
+
+    with pytest.raises(OutputError, match=r"b\.dbf already exists"):
+        run()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("b.dbf", "old")]
+
+
+def test_folder_with_the_name_of_a_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "b.prj").mkdir()
+    with (
+        pytest.raises(OutputError, match=r"b\.prj is a folder"),
+        VectorSink.open(tmp_path / "b.shp", crs=UTM, overwrite=True),
+    ):
+        pytest.fail("must be refused on entering")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_long_names(tmp_path: Path, suffix: str) -> None:
+    """As long as its journals and sidecars can be; else one sentence before anything."""
+    longest = "x" * (247 - len(suffix)) + suffix
+    write(tmp_path / longest, frame(3))
+    assert len(read(tmp_path / longest)) == 3
+    for file in tmp_path.iterdir():
+        file.unlink()
+    too_long = "x" * (256 - len(suffix)) + suffix
+    refused(tmp_path / too_long, OutputError, rf"{too_long}: cannot be written \(.*[Tt]oo long")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +415,7 @@ def test_a_killed_run_leaves_no_file(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert path.read_bytes() == before
     others = [p.name for p in tmp_path.iterdir() if p != path]
-    assert all(name.startswith(".out.gpkg.") for name in others)
+    assert all(name.startswith(".geoseg-") for name in others)
 
 
 # Limits of the size of a file: every write beyond fails, as on a full disk.

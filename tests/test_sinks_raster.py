@@ -69,6 +69,56 @@ def test_overviews_of_a_mask_show_the_commonest_class(tmp_path: Path) -> None:
             np.testing.assert_array_equal(file.read(), expected)
 
 
+PROBABILITY = {"dtype": "uint16", "nodata": PROBABILITY_NODATA, "overviews": "average"}
+MASK = {"dtype": "uint8"}
+
+
+def thin_and_odd() -> list[tuple[int, int, dict[str, object]]]:
+    """Sizes whose halves are rounded; GDAL does it another way for thin images."""
+    rng = np.random.default_rng(0)
+    powers = 2 ** rng.integers(9, 13, 12) + rng.integers(-1, 2, 12)
+    others = rng.integers(1, 40, 12) ** rng.choice([1, 2], 12)
+    sizes = [(int(a), int(b)) for a, b in zip(powers, others, strict=True)]
+    half = len(sizes) // 2
+    tall = [(a, b, PROBABILITY if i % 2 else MASK) for i, (a, b) in enumerate(sizes[:half])]
+    return [*tall, *((b, a, MASK if a % 2 else PROBABILITY) for a, b in sizes[half:])]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "options"),
+    [
+        (1025, 514, PROBABILITY),
+        (2049, 333, PROBABILITY),
+        (4100, 260, PROBABILITY),
+        (8200, 500, PROBABILITY),
+        (4097, 65, PROBABILITY),
+        (65, 4097, PROBABILITY),
+        (2051, 1027, PROBABILITY),
+        (2000, 17, MASK),
+        (1030, 5, MASK),
+        (5, 1030, MASK),
+        *thin_and_odd(),
+    ],
+)
+@pytest.mark.parametrize("factor", [None, 0.7])
+def test_every_size_is_written(
+    tmp_path: Path, height: int, width: int, options: dict[str, object], factor: float | None
+) -> None:
+    """Also on another grid, here one with larger pixels that has the odd size."""
+    path, target = tmp_path / "out.tif", grid(height, width)
+    own = target if factor is None else grid(round(height / factor), round(width / factor), 0.21)
+    data = np.ones((1, own.height, own.width), str(options["dtype"]))
+    write(path, data, own, 1000, target=target, **options)
+    with rasterio.open(path) as file:
+        assert file.shape == (height, width)
+        assert bool(file.overviews(1)) == (max(height, width) > 512)
+        inner = file.read(1)[: max(1, height - 2), : max(1, width - 2)]
+        assert (inner == 1).all()
+        for level in range(len(file.overviews(1))):
+            with rasterio.open(path, overview_level=level) as overview:
+                assert (overview.read(1)[: max(1, overview.height - 2), :1] == 1).all()
+
+
 def test_commonest_of_four() -> None:
     rng = np.random.default_rng(0)
     data = rng.integers(0, 4, (2, 31, 44), dtype=np.uint8)
@@ -79,6 +129,26 @@ def test_commonest_of_four() -> None:
         four = padded[band, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2].ravel()
         counts = np.bincount(four)
         assert counts[found[band, row, col]] == counts.max()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (33, 21), (2, 64)])
+def test_commonest_of_four_at_odd_edges_and_ties(shape: tuple[int, int]) -> None:
+    """The last row or column counts twice where it is alone; of a tie the first in reading."""
+    data = np.random.default_rng(1).integers(0, 4, (3, *shape), dtype=np.uint8)
+    found = commonest_of_four(data)
+    assert found.shape == (3, -(-shape[0] // 2), -(-shape[1] // 2))
+    assert found.dtype == np.uint8
+    for band, row, col in np.ndindex(found.shape):
+        rows = [2 * row, min(2 * row + 1, shape[0] - 1)]
+        cols = [2 * col, min(2 * col + 1, shape[1] - 1)]
+        four = [int(data[band, r, c]) for r in rows for c in cols]
+        assert found[band, row, col] == max(four, key=four.count)
+
+
+def test_commonest_of_four_is_the_first_of_the_commonest() -> None:
+    every = list(np.ndindex(4, 4, 4, 4))
+    found = commonest_of_four(np.array(every, np.uint8).reshape(-1, 2, 2))
+    assert found.ravel().tolist() == [max(four, key=four.count) for four in every]
 
 
 def test_layout_is_cloud_optimized(tmp_path: Path) -> None:
@@ -279,6 +349,26 @@ def test_refusals(tmp_path: Path) -> None:
     for name, (error, match) in cases.items():
         with pytest.raises(error, match=match):
             write(tmp_path / name, labels(10, 10)[None], grid(10, 10))
+
+
+@pytest.mark.parametrize(
+    "sidecar", ["mask.tif.aux.xml", "mask.aux.xml", "mask.tif.ovr", "mask.tif.msk"]
+)
+def test_sidecars_of_another_file_are_a_reason_to_refuse(tmp_path: Path, sidecar: str) -> None:
+    (tmp_path / sidecar).write_text("old")
+    with pytest.raises(OutputError, match=f"{sidecar} already exists and would be taken for"):
+        write(tmp_path / "mask.tif", labels(10, 10)[None], grid(10, 10))
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(sidecar, "old")]
+
+
+@pytest.mark.parametrize("options", [MASK, PROBABILITY])
+def test_long_names(tmp_path: Path, options: dict[str, object]) -> None:
+    path = tmp_path / ("x" * 243 + ".tif")  # as long as its sidecars can be
+    data = np.ones((1, 600, 600), str(options["dtype"]))
+    write(path, data, grid(600, 600), **options)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(OutputError, match=r"x\.tif: cannot be written \(.*too long"):
+        write(tmp_path / ("x" * 252 + ".tif"), data, grid(600, 600), **options)
 
 
 LIMITED = """

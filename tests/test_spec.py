@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from geoseg.errors import ModelError
+from geoseg.errors import ModelError, UsageError
 from geoseg.grid import Tiling
 from geoseg.spec import Band, ClassInfo, ModelSpec, Scaling, from_item, to_item
 
@@ -75,7 +75,14 @@ def test_scalings_that_cannot_be_followed(entries: Any) -> None:
         ({"classes": (ClassInfo(1, "a"), ClassInfo(1, "b"))}, "the same id"),
         ({"threshold": 1.0}, "threshold 1.0"),
         ({"temperature": 0.0}, "temperature 0.0"),
+        ({"temperature": float("inf")}, "temperature inf"),
+        ({"gsd": float("inf")}, "a GSD of inf m"),
         ({"value_range": (1.0, 1.0)}, "is empty"),
+        ({"value_range": (0.0, float("inf"))}, "or not finite"),
+        ({"value_range": (0.0, 1e-300)}, "is empty"),
+        ({"bands": (), "scaling": Scaling((), ())}, "no bands"),
+        ({"classes": (ClassInfo(0, "nothing"),)}, "only class is 0, the background"),
+        ({"arguments": {"classes": 4}}, "'classes' is no argument of an architecture"),
     ],
 )
 def test_senseless_contracts(change: dict[str, Any], message: str) -> None:
@@ -92,8 +99,63 @@ def test_senseless_parts() -> None:
         Scaling((0.0,), (0.0,))
     with pytest.raises(ModelError, match="finite"):
         Scaling((float("nan"),), (1.0,))
+    for clip in ((255.0, 0.0), (0.0, 0.0), (0.0, 1e-300), (float("-inf"), float("inf"))):
+        with pytest.raises(ModelError, match="is no range of values"):
+            Scaling((0.0,), (1.0,), clip)
     with pytest.raises(ModelError, match="no name for a model"):
         to_item(replace(SPEC, name="../x"), {})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("gsd", "0.3", "gsd must be a number, not '0.3'"),
+        ("gsd", True, "gsd must be a number, not True"),
+        pytest.param("gsd", 10**400, "too large", id="gsd-huge"),
+        ("mlm:name", None, "mlm:name must be text, not None"),
+        ("mlm:name", "a\nb", r"mlm:name must be a line of text, not 'a\\nb'"),
+        ("mlm:architecture", 5, "mlm:architecture must be text, not 5"),
+        ("version", None, "version must be text"),
+        ("license", [], "license must be text"),
+        ("mlm:hyperparameters", None, "mlm:hyperparameters must be an object, not None"),
+        ("mlm:hyperparameters", "x", "mlm:hyperparameters must be an object"),
+        ("mlm:hyperparameters", {"bands": 4}, "'bands' is no argument"),
+        ("geoseg:metrics", [1], "geoseg:metrics must be an object"),
+        ("geoseg:clip", [0, 255, 3], "geoseg:clip must be two numbers"),
+        ("geoseg:clip", ["0", "255"], "geoseg:clip must be a number"),
+        ("geoseg:clip", [], "geoseg:clip must be two numbers"),
+        ("geoseg:clip", [255, 0], "no range"),
+        ("geoseg:value_range", "x", "geoseg:value_range must be two numbers"),
+        ("geoseg:tiling/overlap", float("nan"), "overlap must be a whole number, not nan"),
+        ("geoseg:tiling/size", 1e3, "size must be a whole number"),
+        ("geoseg:tiling/fixed", "x", "fixed must be true or false, not 'x'"),
+        ("geoseg:tiling", [], "geoseg:tiling must be an object"),
+        ("bands/0/eo:common_name", 5, "eo:common_name must be text"),
+        ("mlm:input/0/bands/0", "", "a band must be a line of text"),
+        ("mlm:output/0/classification:classes/1/value", 1.7, "must be a whole number, not 1.7"),
+        ("mlm:output/0/classification:classes/1/name", None, "name of a class must be text"),
+        ("mlm:output/0/classification:classes/1/name", "\ud800", "must be a line of text"),
+        ("mlm:output/0/classification:classes/1/color_hint", 5, "color_hint must be text"),
+    ],
+)
+def test_values_of_the_wrong_kind(path: str, value: Any, message: str) -> None:
+    item = json.loads(json.dumps(to_item(SPEC, {})))
+    *way, last = (int(part) if part.isdigit() else part for part in path.split("/"))
+    inner = item["properties"]
+    for part in way:
+        inner = inner[part]
+    inner[last] = value
+    with pytest.raises(ModelError, match=rf"^model.json: .*{message}"):
+        from_item(item, source="model.json")
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(3, 3), (5, 2), (0, float("inf")), (float("nan"), 1), (0, 1e-300), (-1e308, 1e308)],
+)
+def test_stretches_of_nothing(low: float, high: float) -> None:
+    with pytest.raises(UsageError, match="is no range of values; give two finite numbers"):
+        Scaling((0.0,), (1.0,)).after(low, high, target=(0, 255))
 
 
 def test_scaling_after_a_stretch() -> None:

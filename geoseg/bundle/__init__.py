@@ -17,7 +17,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +42,12 @@ MAX_SAMPLE_BYTES = 256 << 20
 # Largest difference of a probability that a runtime may show on the golden sample. At 0.03 fewer
 # than one pixel in a thousand changes its class (a U-Net on aerial images: 0.1 changes two).
 TOLERANCE = {"float32": 0.002, "float16": 0.03, "bfloat16": 0.03, "mixed": 0.03}
+
+
+_NO_SAMPLE = (
+    *(KeyError, ValueError, TypeError, OSError, EOFError, MemoryError, RecursionError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
+)
 
 
 class Predictor(Protocol):
@@ -68,6 +76,23 @@ class Sample:
         a, b = self.input.shape, self.scores.shape
         if len(a) != 4 or len(b) != 4 or a[0] != 1 or b[0] != 1 or a[2:] != b[2:]:
             raise ValueError(f"{a} and {b} are not (1, C, H, W) and (1, K, H, W)")
+        if not all(0 <= t < math.inf for t in self.tolerance.values()):
+            raise ValueError(f"a tolerance of {dict(self.tolerance)} is no finite number")
+
+    def must_fit(self, spec: ModelSpec) -> None:
+        """A ValueError where a network with this contract could not see or give it."""
+        _, bands, height, width = self.input.shape
+        classes, tiling = self.scores.shape[1], spec.tiling
+        if (bands, classes) != (len(spec.bands), len(spec.classes)):
+            raise ValueError(
+                f"it has {bands} bands and {classes} classes, "
+                f"the model {len(spec.bands)} and {len(spec.classes)}"
+            )
+        for edge in (height, width):
+            if tiling.fixed and edge != tiling.size:
+                raise ValueError(f"an edge of {edge} pixels, but tiles are fixed to {tiling.size}")
+            if edge < 1 or edge % tiling.stride:
+                raise ValueError(f"an edge of {edge} pixels is no multiple of {tiling.stride}")
 
     def allowed(self, description: str) -> float:
         """The tolerance of a runtime whose description begins 'torch float32 ...'."""
@@ -127,7 +152,9 @@ class Bundle:
             if name not in files:
                 raise ModelError(f"{path}: {name} is missing")
         card = read(CARD).decode("utf-8", "replace") if CARD in files else ""
-        return cls(path, spec, item, card, read)
+        bundle = cls(path, spec, item, card, read)
+        bundle._assets()  # a table, as all that follows expects
+        return bundle
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The network's tensors by name, float16 or float32, after the checksum was verified."""
@@ -146,9 +173,11 @@ class Bundle:
     def sample(self) -> Sample:
         """The golden sample."""
         try:
-            return _parse_sample(self.file(SAMPLE))
-        except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as e:
+            sample = _parse_sample(self.file(SAMPLE))
+            sample.must_fit(self.spec)
+        except _NO_SAMPLE as e:
             raise ModelError(f"{self.path}: {SAMPLE} is no intact golden sample ({e})") from e
+        return sample
 
     def check(self, runtime: Predictor) -> CheckReport:
         """Run the golden sample and compare."""
@@ -178,9 +207,14 @@ class Bundle:
 
     def _assets(self) -> dict[str, Mapping[str, Any]]:
         """File name -> its asset. What points outside of the bundle does not belong to it."""
-        assets = {}
-        for asset in self.item.get("assets", {}).values():
-            name = str(asset.get("href", "")).removeprefix("./")
+        stated = self.item.get("assets", {})
+        if not isinstance(stated, Mapping):
+            raise ModelError(f"{self.path}: the assets in {ITEM} are no object")
+        assets: dict[str, Mapping[str, Any]] = {}
+        for key, asset in stated.items():
+            if not isinstance(asset, Mapping) or not isinstance(asset.get("href"), str):
+                raise ModelError(f"{self.path}: the asset {key!r} in {ITEM} has no href")
+            name = asset["href"].removeprefix("./")
             if is_plain(name):
                 assets[name] = asset
         return assets
@@ -312,6 +346,8 @@ def _parse_sample(raw: bytes) -> Sample:
             raise ValueError(f"it would unpack to more than {MAX_SAMPLE_BYTES >> 20} MiB")
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         tolerance = json.loads(str(arrays["tolerance"]))
+        if not all(arrays[name].dtype.kind in "fiu" for name in ("input", "scores")):
+            raise ValueError("its values are no real numbers")
         return Sample(
             arrays["input"].astype(np.float32, copy=False),
             arrays["scores"].astype(np.float32, copy=False),
@@ -322,6 +358,7 @@ def _parse_sample(raw: bytes) -> Sample:
 def _parse(raw: bytes, source: str) -> dict[str, Any]:
     try:
         item = json.loads(raw)
+        json.dumps(item, ensure_ascii=False).encode()  # half a character could not be written
     except (ValueError, RecursionError) as e:
         raise ModelError(f"{source} is no valid JSON ({e})") from e
     if not isinstance(item, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -19,7 +20,11 @@ MAX_RATIO = 200  # unpacked over packed; weights reach 1.1, text 10
 
 Read = Callable[[str], bytes]
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, KeyError, OSError, EOFError, NotImplementedError)
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, ValueError),
+    *(KeyError, OSError, EOFError, NotImplementedError),
+)
+_LITTER = "__MACOSX"  # the folder in which macOS keeps its own notes beside the files of a zip
 
 
 def folder_files(path: Path) -> tuple[set[str], Read]:
@@ -29,32 +34,38 @@ def folder_files(path: Path) -> tuple[set[str], Read]:
     def read(name: str) -> bytes:
         try:
             return (path / name).read_bytes()
-        except OSError as e:
-            raise ModelError(f"{path}: {name} cannot be read: {e.strerror}") from e
+        except (OSError, ValueError) as e:
+            raise ModelError(f"{path}: {name} cannot be read: {_why(e)}") from e
 
     return {p.name for p in path.iterdir() if p.is_file()}, read
 
 
 def zip_files(path: Path) -> tuple[set[str], Read]:
-    """Names inside a zip, below its single folder if it has one, and a reader of them."""
+    """Names inside a zip, beside its model.json wherever that lies, and a reader of them."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except _BROKEN as e:
         raise ModelError(f"{path}: neither a model folder nor an intact zip ({e})") from e
     _refuse_traps(path, members)
-    names = [m.filename for m in members if not m.is_dir()]
-    tops = {PurePosixPath(n).parts[0] for n in names}
-    inside = f"{tops.pop()}/" if len(tops) == 1 and ITEM not in names else ""
+    by_name = {PurePosixPath(m.filename): m for m in members if not m.is_dir()}
+    folders = {p.parent for p in by_name if p.name == ITEM and p.parts[0] != _LITTER}
+    top = PurePosixPath()
+    if len(folders) > 1 and top not in folders:
+        raise ModelError(
+            f"{path}: several models lie in it: {', '.join(sorted(map(str, folders)))}"
+        )
+    inside = top if top in folders else next(iter(folders), top)
+    files = {p.name: m for p, m in by_name.items() if p.parent == inside}
 
     def read(name: str) -> bytes:
         try:
             with zipfile.ZipFile(path) as archive:
-                return archive.read(inside + name)
+                return archive.read(files[name])
         except _BROKEN as e:
             raise ModelError(f"{path}: {name} cannot be read from the zip ({e})") from e
 
-    return {n.removeprefix(inside) for n in names}, read
+    return set(files), read
 
 
 def _refuse_traps(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -66,7 +77,7 @@ def _refuse_traps(path: Path, members: list[zipfile.ZipInfo]) -> None:
             raise ModelError(f"{path}: refused, the member {m.filename!r} is a link")
         if m.flag_bits & 1:
             raise ModelError(f"{path}: refused, the member {m.filename!r} is encrypted")
-    if len({m.filename for m in members}) < len(members):
+    if len({PurePosixPath(m.filename) for m in members}) < len(members):
         raise ModelError(f"{path}: refused, two members have the same name")
     total = sum(m.file_size for m in members)
     packed = sum(m.compress_size for m in members)
@@ -76,7 +87,7 @@ def _refuse_traps(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    drive = len(name) > 1 and name[1] == ":"
+    drive = str(path)[1:2] == ":"
     return not (path.is_absolute() or ".." in path.parts or "\\" in name or drive or not name)
 
 
@@ -91,19 +102,19 @@ def installing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     When anything fails, nothing is left behind, and what was at `target` is untouched.
     """
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists already")
     try:
+        if target.exists() and not overwrite:
+            raise OutputError(f"{target} exists already")
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
-    except OSError as e:
-        raise OutputError(f"{target} cannot be written: {e.strerror}") from e
+    except (OSError, ValueError) as e:
+        raise OutputError(f"{target} cannot be written: {_why(e)}") from e
     try:
         partial = work / target.name
         yield partial
         _swap(partial, target, work / "replaced")
     except OSError as e:
-        raise OutputError(f"{target} cannot be written: {e.strerror or e}") from e
+        raise OutputError(f"{target} cannot be written: {_why(e)}") from e
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -118,6 +129,10 @@ def _swap(partial: Path, target: Path, replaced: Path) -> None:
         if replaced.exists():
             replaced.rename(target)
         raise
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def write_zip(path: Path, contents: Mapping[str, bytes]) -> None:

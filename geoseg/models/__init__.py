@@ -37,6 +37,13 @@ ARCHITECTURES = {
 }
 
 
+# What constructors say, ours and others', to arguments of the wrong kind or size.
+_UNBUILDABLE = (
+    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(RuntimeError, MemoryError, SystemError),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How to build a network.
@@ -57,12 +64,20 @@ def names() -> list[str]:
 
 def build(architecture: str, *, classes: int, bands: int, **arguments: Any) -> nn.Module:
     """The network with random weights. An unknown name or argument is a ModelError."""
-    return _find(architecture).build(classes=classes, bands=bands, **arguments)
+    make = _find(architecture).build
+    try:
+        return make(classes=classes, bands=bands, **arguments)
+    except _UNBUILDABLE as e:
+        raise _unbuildable(architecture, arguments, e) from e
 
 
 def stride_of(architecture: str, arguments: Mapping[str, Any]) -> int:
     """Tiles must be multiples of this many pixels."""
-    return _find(architecture).stride(**arguments)
+    count = _find(architecture).stride
+    try:
+        return count(**arguments)
+    except _UNBUILDABLE as e:
+        raise _unbuildable(architecture, arguments, e) from e
 
 
 def load_state(network: nn.Module, state: Mapping[str, NDArray[np.generic]], source: str) -> None:
@@ -107,6 +122,12 @@ def _find(name: str) -> Architecture:
     if not isinstance(found, Architecture):
         raise ModelError(f"the entry point {name!r} in {GROUP} is no geoseg.models.Architecture")
     return found
+
+
+def _unbuildable(name: str, arguments: Mapping[str, Any], error: Exception) -> ModelError:
+    given = ", ".join(f"{k}={v!r:.60}" for k, v in arguments.items()) or "no arguments"
+    why = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ModelError(f"{name} cannot be built with {given}: {why}")
 
 
 def _times(shape: Iterable[int]) -> str:

@@ -8,9 +8,14 @@ from torch import nn
 
 from geoseg.models import Architecture
 
+MOST = 1000  # of channels, and of layers
+
 
 def build(classes: int, bands: int, *, width: int = 8, depth: int = 2) -> nn.Sequential:
     """`depth` 3 x 3 convolutions: an output pixel sees `depth` pixels in each direction."""
+    for name, value in (("width", width), ("depth", depth)):
+        if not 1 <= value <= MOST:
+            raise ValueError(f"{name} must be 1 to {MOST}")
     channels = [bands, *[width] * (depth - 1), classes]
     layers: list[nn.Module] = []
     for i in range(depth):

@@ -75,6 +75,9 @@ def load(
     for name, value in (("batch size", batch_size), ("number of threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"the {name} must be at least 1, not {value}")
+    cpus = os.cpu_count() or 1
+    if threads is not None and threads > cpus:  # a great many crash the process
+        raise UsageError(f"the number of threads must be at most the {cpus} CPUs, not {threads}")
     # Waiting threads of OpenMP, which torch computes with, spin by default and take the cores from
     # our reader and writer: beside other work a tile took 0.3 s instead of 5 with this setting.
     # It is read when torch is first imported, and the user's own wins.

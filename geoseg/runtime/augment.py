@@ -57,7 +57,8 @@ class Augmented:
     def predict(self, batch: Batch, /) -> Batch:
         total = self._runtime.predict(batch)
         for view in self._views:
-            seen = self._runtime.predict(np.ascontiguousarray(view.forward(batch)))
+            # not ascontiguousarray, which leaves negative strides on an axis of one pixel
+            seen = self._runtime.predict(view.forward(batch).copy())
             total += view.back(seen, batch.shape[2:])
         total /= 1 + len(self._views)
         return total

@@ -93,7 +93,7 @@ class TorchRuntime:
         return f"torch {self.mode} {where}"
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """See geoseg.runtime.Runtime. When the GPU's memory is full, smaller batches are taken."""
+        """See geoseg.runtime.Runtime. When memory is full, smaller batches are taken."""
         parts: list[NDArray[np.float32]] = []
         done = 0
         while done < len(batch):
@@ -109,12 +109,15 @@ class TorchRuntime:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             scores = self._forward(batch)
-        except torch.OutOfMemoryError as e:
+        except (RuntimeError, MemoryError) as e:
+            if not _out_of_memory(e):
+                raise
             if len(batch) == 1:
+                other = "" if self.device.type == "cpu" else " or the processor (--device cpu)"
                 raise GeosegError(
                     f"{self.device.type} has too little memory for one tile of "
-                    f"{batch.shape[3]} x {batch.shape[2]} pixels: take smaller tiles (--tile) or "
-                    "the processor (--device cpu)"
+                    f"{batch.shape[3]} x {batch.shape[2]} pixels: take smaller tiles "
+                    f"(--tile){other}"
                 ) from e
             self.batch_size = len(batch) // 2
             self._grow = False
@@ -129,6 +132,8 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        if min(batch.strides) < 0:  # also on axes of one pixel, which require would leave
+            batch = batch.copy()
         x = torch.from_numpy(np.require(batch, np.float32, ["C", "W"]))
         if self.device.type == "cuda":
             x = x.pin_memory().to(self.device, non_blocking=True)
@@ -154,6 +159,13 @@ class TorchRuntime:
         free, _ = torch.cuda.mem_get_info(self.device)
         free += torch.cuda.memory_reserved(self.device)
         return batch_that_fits(taken, free, pixels=batch.shape[2] * batch.shape[3])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """On a GPU torch has an error of its own for it, elsewhere only its words tell."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(w in str(error) for w in ("DefaultCPUAllocator", "bad_alloc", "out of memory"))
 
 
 def batch_that_fits(taken: float, free: float, *, pixels: int) -> int:
@@ -182,7 +194,17 @@ def load(
         spec.architecture, classes=len(spec.classes), bands=len(spec.bands), **spec.arguments
     ).eval()
     models.load_state(network, bundle.weights(), str(bundle.path))
-    network = fold_norms(network, _probe(spec, sample))
+    stride = models.stride_of(spec.architecture, spec.arguments)
+    if spec.tiling.stride % stride:
+        raise ModelError(
+            f"{bundle.path}: the architecture needs tiles in steps of {stride} pixels, model.json "
+            f"states {spec.tiling.stride}"
+        )
+    try:
+        network = fold_norms(network, _probe(spec, sample))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as e:
+        why = str(e).strip().partition("\n")[0]
+        raise ModelError(f"{bundle.path}: the network fails on its golden sample: {why}") from e
     split = any(name == _ENCODER for name, _ in network.named_children())
     modes = [m for m in modes_for(where, precision) if split or m.precision != "mixed"]
     key = f"{bundle.checksum} torch {torch.__version__} {processor(where)} {precision}"

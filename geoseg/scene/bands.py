@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geoseg.errors import ContractError, SceneError
+from geoseg.errors import ContractError, SceneError, UsageError
 from geoseg.scene.files import shown
 from geoseg.spec import Band
 
@@ -65,6 +65,9 @@ def choose_bands(dataset: Any, wanted: Sequence[int | str | Band] | None = None)
         return BandChoice(colours, tuple(band_name(dataset, i) for i in colours))
     if not wanted:
         raise ContractError(f"{shown(dataset.name)}: no bands are asked for")
+    if any(isinstance(band, str) and not band.strip() for band in wanted):
+        listed = ",".join(str(b.name if isinstance(b, Band) else b) for b in wanted)
+        raise UsageError(f"bands: {listed!r} has an empty name in it: name or number each band")
     if _has_palette(dataset) and (choice := _from_palette(wanted)):
         return choice
     found = [_find(dataset, colours, band) for band in wanted]

@@ -10,9 +10,10 @@ import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 
+from geoseg.errors import UsageError
 from geoseg.grid import Grid, Window
 from geoseg.scene.bands import BandChoice
-from geoseg.scene.files import reading, settings
+from geoseg.scene.files import reading, settings, shown
 
 
 class Raster:
@@ -111,6 +112,19 @@ def _finite(raw: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     raw[:, ~finite] = 0
     both: NDArray[np.bool_] = valid & finite
     return both
+
+
+def check_nodata(dataset: Any, choice: BandChoice, value: float) -> None:
+    """Refuse a nodata value of the user's that a chosen band cannot hold: it would hit nothing."""
+    for dtype in dict.fromkeys(np.dtype(dataset.dtypes[i - 1]) for i in choice.indexes):
+        held = _representable(value, dtype)
+        if held is None or (np.isfinite(value) and not np.isfinite(held)):
+            info = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+            kind = "numbers" if dtype.kind == "f" else "whole numbers"
+            raise UsageError(
+                f"nodata: {value:.10g} is no value of {dtype}, in which {shown(dataset.name)} is "
+                f"stored: it holds {kind} from {info.min} to {info.max}"
+            )
 
 
 def _representable(value: float | None, dtype: np.dtype[Any]) -> Any:

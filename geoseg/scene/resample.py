@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from geoseg.jit import jit
 
 Method = Literal["mean", "nearest"]
 
@@ -106,7 +107,7 @@ def _cast(out: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return out.astype(dtype)
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _across(band, first, count, weight, out):  # type: ignore[no-untyped-def]
     """out[i, j] = weighted sum of row i of `band` around target column j."""
     for i in range(out.shape[0]):
@@ -117,7 +118,7 @@ def _across(band, first, count, weight, out):  # type: ignore[no-untyped-def]
             out[i, j] = total
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _across_valid(band, valid, first, count, weight, out):  # type: ignore[no-untyped-def]
     """As `_across`, counting valid pixels only."""
     for i in range(out.shape[0]):
@@ -129,7 +130,7 @@ def _across_valid(band, valid, first, count, weight, out):  # type: ignore[no-un
             out[i, j] = total
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _down(across, first, count, weight, out):  # type: ignore[no-untyped-def]
     """out[i, j] = weighted sum of column j of `across` around target row i."""
     for i in range(out.shape[0]):

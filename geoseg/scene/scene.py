@@ -18,11 +18,12 @@ from geoseg.grid import Grid, Window
 from geoseg.scene.bands import BandChoice, choose_bands
 from geoseg.scene.files import georeferenced, open_dataset, pyproj_crs, quiet, settings, shown
 from geoseg.scene.gsd import at_gsd, ground_sample_distance
-from geoseg.scene.raster import Raster
+from geoseg.scene.raster import Raster, check_nodata
 from geoseg.scene.resample import Method, resample, weights
 from geoseg.spec import Band
 
 _CHUNK = 4 << 20  # bytes of native pixels that are resampled at a time
+_SMALLEST, _LARGEST = 1e-6, 1e6  # metres: pixels of any image
 
 
 class Scene:
@@ -62,9 +63,12 @@ class Scene:
         None = the file's own. nodata: overrides what the file declares (masks and alpha stay).
         scene_gsd: metres per pixel of the file, where its georeference is missing or wrong.
         """
-        for name, value in (("gsd", gsd), ("scene_gsd", scene_gsd)):
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{name} must be a positive number of metres, not {value}")
+        for name, value in (("gsd", gsd), ("scene_gsd (--gsd)", scene_gsd)):
+            if value is not None and not _SMALLEST <= value <= _LARGEST:
+                raise UsageError(
+                    f"{name}: pixels must be from {_SMALLEST:g} to {_LARGEST:g} metres large, "
+                    f"not {value}"
+                )
         name = os.fspath(source)
         with ExitStack() as stack:
             dataset = stack.enter_context(open_dataset(name))
@@ -190,6 +194,8 @@ def _raster(
 ) -> tuple[Raster, list[str]]:
     """The chosen bands on the file's own grid, and notes on how they came about."""
     choice = choose_bands(dataset, bands)  # of the file: a warped view forgets names
+    if nodata is not None:
+        check_nodata(dataset, choice, nodata)
     with quiet(), rasterio.Env(**settings(source)):
         view, crs, transform, note = stack.enter_context(georeferenced(dataset, source, nodata))
     if transform.is_degenerate:

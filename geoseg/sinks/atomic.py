@@ -1,65 +1,157 @@
-"""Outputs that appear whole under their name, or not at all.
+"""Outputs that appear whole under their name, or not at all; several of a run all together.
 
 Everything is written in a hidden folder beside the target (so on the same file system), and
 renamed when it is complete. Journals, indexes and sidecars that a driver puts beside its file
 land in that folder too, and go with it when something fails. Only a killed process (SIGKILL)
-leaves anything: the hidden folder, never a file under the final name.
+leaves anything: the hidden folder, never an unfinished file under the final name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from geoseg.errors import OutputError
 
+PREFIX = ".geoseg-"  # of the hidden folders; short, for the longest names to have room
+
+
+class Commit:
+    """Finished outputs that wait for each other; see `together`."""
+
+    def __init__(self) -> None:
+        self._folders: list[Path] = []
+        self._moves: list[_Move] = []
+
+    def folder(self, path: Path) -> Path:
+        """A hidden folder beside `path`, for what will become it."""
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=".tmp", dir=path.parent))
+        except OSError as e:
+            raise OutputError(f"{path.parent}: cannot write here ({e.strerror})") from e
+        self._folders.append(folder)
+        return folder
+
+    def add(self, folder: Path, path: Path, *, overwrite: bool, stale: tuple[str, ...]) -> None:
+        """Take the finished files in `folder`, to appear as `path` and its sidecars."""
+        # The named file comes last: once it is there, all that belongs to it is there.
+        files = sorted(
+            (file for file in folder.iterdir() if file.is_file()),
+            key=lambda file: (file.name == path.name, file.name),
+        )
+        old = folder / "old"
+        try:
+            for file in files:
+                _sync(file)
+            old.mkdir()
+        except OSError as e:
+            raise write_failure(path, e, temp=folder / path.name) from e
+        names = {file.name for file in files}
+        gone = [name for name in _names(path, stale) if name not in names]
+        self._moves += [
+            *(_Move(path, None, path.with_name(name), old / name, overwrite) for name in gone),
+            *(_Move(path, f, path.with_name(f.name), old / f.name, overwrite) for f in files),
+        ]
+
+    def run(self) -> None:
+        """Let all appear, in one go; what can be undone is undone when something fails."""
+        begun: list[_Move] = []
+        try:
+            for move in self._moves:
+                move.prepare()
+            for move in self._moves:
+                begun.append(move)
+                move.run()
+        except BaseException as e:
+            replaced = [move.target for move in reversed(begun) if not move.undo()]
+            if isinstance(e, OSError):
+                raise write_failure(move.path, e, replaced=replaced) from e
+            raise
+
+    def remove(self) -> None:
+        """Take the hidden folders away, with what is left in them."""
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 @contextmanager
-def replacing(path: Path, *, overwrite: bool, stale: tuple[str, ...] = ()) -> Iterator[Path]:
+def together() -> Iterator[Commit]:
+    """What is opened with this commit appears when the block is left, all of it or nothing."""
+    commit = Commit()
+    try:
+        yield commit
+        commit.run()
+    finally:
+        commit.remove()
+
+
+@contextmanager
+def replacing(
+    path: Path, *, overwrite: bool, stale: tuple[str, ...] = (), commit: Commit | None = None
+) -> Iterator[Path]:
     """A path to write to; on leaving without an exception it appears as `path`.
 
+    With a `commit` (see `together`) it only becomes ready to appear with the others of it.
     Files that lie beside it then (not folders) are its sidecars and appear with it.
     `stale` name files, by {name} or {stem}, that belong to an older file at `path` and would be
-    taken for the new one's (journals, statistics, indexes); they are removed on success.
+    taken for the new one's (journals, statistics, indexes): with `overwrite` they are removed,
+    without they are a reason to refuse, as `path` itself.
     """
-    check_target(path, overwrite=overwrite)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as e:
-        raise OutputError(f"{path.parent}: cannot write here ({e.strerror})") from e
-    try:
+    check_target(path, overwrite=overwrite, stale=stale)
+    with ExitStack() as stack:
+        if commit is None:
+            commit = stack.enter_context(together())
+        folder = commit.folder(path)
         yield folder / path.name
-        if not overwrite and path.exists():  # another run was faster
-            raise OutputError(_exists(path))
-        _rename(folder, path, stale)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        commit.add(folder, path, overwrite=overwrite, stale=stale)
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, stale: tuple[str, ...] = ()) -> None:
     """Refuse a target that could not be written at the end, before anything is computed."""
-    folder = path.parent
-    if not folder.exists():
-        raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
-    if not folder.is_dir():
-        raise OutputError(f"{path}: {folder} is not a folder")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise OutputError(_exists(path))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {folder} is not writable")
+    try:
+        folder = path.parent
+        if not folder.exists():
+            raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
+        if not folder.is_dir():
+            raise OutputError(f"{path}: {folder} is not a folder")
+        for name in (path.name, *_names(path, stale)):
+            found = path.with_name(name)
+            if found.is_dir():
+                raise OutputError(f"{found} is a folder; name a file")
+            if _is_there(found) and not overwrite:
+                raise OutputError(_exists(path, found))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{path}: the folder {folder} is not writable")
+    except OSError as e:  # a name that is too long, a folder that may not be read
+        raise OutputError(f"{path}: cannot be written ({e.strerror})") from e
 
 
-def write_failure(path: Path, cause: BaseException, *, temp: Path) -> OutputError:
-    """The one sentence for an output that could not be written by way of `temp`."""
+def same_file(one: Path, other: Path) -> bool:
+    """Whether both exist and are one."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def write_failure(
+    path: Path, cause: BaseException, *, temp: Path | None = None, replaced: Sequence[Path] = ()
+) -> OutputError:
+    """The one sentence for an output that could not be written by way of `temp`.
+
+    replaced: outputs that had appeared already, and could not be taken back.
+    """
     reason = (isinstance(cause, OSError) and cause.strerror) or str(cause)
-    reason = reason.replace(f"{temp.parent}{os.sep}", "") or type(cause).__name__
+    if temp is not None:
+        reason = reason.replace(f"{temp.parent}{os.sep}", "")
+    reason = reason or type(cause).__name__
     errno_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
     signs = ("no space left", "disk is full", "quota exceeded")
     free = free_bytes(path.parent)
@@ -67,31 +159,101 @@ def write_failure(path: Path, cause: BaseException, *, temp: Path) -> OutputErro
         reason = "the disk is full"
     elif free < 100_000_000:  # drivers fail in many words where the reason is this
         reason = f"{reason}; only {free / 1e6:.1f} MB are free on its disk"
-    return OutputError(f"{path}: could not be written ({reason}); nothing was left behind")
+    there = " and ".join(map(str, replaced))
+    left = f"{there} could not be taken back" if there else "nothing was left behind"
+    return OutputError(f"{path}: could not be written ({reason}); {left}")
 
 
 def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _exists(path: Path) -> str:
-    return f"{path} already exists: pass --overwrite, or name another file"
+def _exists(path: Path, found: Path) -> str:
+    of = "" if found == path else f" and would be taken for a part of {path.name}"
+    return f"{found} already exists{of}: pass --overwrite, or name another file"
 
 
-def _rename(folder: Path, path: Path, stale: tuple[str, ...]) -> None:
-    # The named file comes last: once it is there, all that belongs to it is there.
-    files = [file for file in folder.iterdir() if file.is_file()]
-    files.sort(key=lambda file: file.name == path.name)
+def _names(path: Path, stale: tuple[str, ...]) -> list[str]:
+    return [pattern.format(name=path.name, stem=path.stem) for pattern in stale]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, if only by a link that leads nowhere."""
+    return _identity(path) is not None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        for file in files:
-            _sync(file)
-        for pattern in stale:
-            name = pattern.format(name=path.name, stem=path.stem)
-            path.with_name(name).unlink(missing_ok=True)
-        for file in files:
-            file.replace(path.with_name(file.name))
-    except OSError as e:
-        raise write_failure(path, e, temp=folder / path.name) from e
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@dataclass(slots=True)
+class _Move:
+    """One name that a finished file of the output `path` gets, or (`source` None) that is freed."""
+
+    path: Path
+    source: Path | None
+    target: Path
+    backup: Path  # what was there before, as a second name of it
+    overwrite: bool
+    identity: tuple[int, int] | None = None  # of the source
+    replaces: bool = False
+
+    def prepare(self) -> None:
+        """All that can be done before the first name changes."""
+        if self.source is not None:
+            self.identity = _identity(self.source)
+        if not _is_there(self.target):
+            return
+        if not self.overwrite:  # another run was faster
+            raise OutputError(_exists(self.path, self.target))
+        if self.source is not None:
+            self.replaces = True
+            with contextlib.suppress(OSError, NotImplementedError):  # without links no undoing
+                os.link(self.target, self.backup, follow_symlinks=False)
+
+    def run(self) -> None:
+        if self.source is None:
+            if self.overwrite:
+                with contextlib.suppress(FileNotFoundError):
+                    self.target.replace(self.backup)
+        elif self.overwrite:
+            self.source.replace(self.target)
+        else:
+            self._claim(self.source)
+
+    def _claim(self, source: Path) -> None:
+        """Let the file appear unless the name is taken: of two runs the later one fails."""
+        try:
+            try:
+                os.link(source, self.target)
+            except FileExistsError:
+                raise
+            except OSError:  # no links here: hold the name with an empty file
+                self.target.touch(exist_ok=False)
+                try:
+                    source.replace(self.target)
+                except BaseException:
+                    self.target.unlink()
+                    raise
+        except FileExistsError as e:
+            raise OutputError(_exists(self.path, self.target)) from e
+
+    def undo(self) -> bool:
+        """Put back what was there before; False where it cannot be."""
+        try:
+            if _is_there(self.backup):
+                self.backup.replace(self.target)
+            elif self.identity is not None and _identity(self.target) == self.identity:
+                if self.replaces:
+                    return False
+                self.target.unlink()
+        except OSError:
+            return False
+        return True
 
 
 def _sync(file: Path) -> None:

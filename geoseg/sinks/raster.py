@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +21,14 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 import rasterio.shutil
-from numba import njit
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # GDAL's own errors, not all wrapped by rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
-from geoseg.sinks.atomic import replacing, write_failure
+from geoseg.jit import jit
+from geoseg.sinks.atomic import Commit, replacing, write_failure
 
 SUFFIXES = (".tif", ".tiff")
 BLOCK = 512  # pixels, edge of the blocks of the COG
@@ -96,13 +97,15 @@ class RasterSink:
         target: Grid | None = None,
         metadata: Mapping[str, str] | None = None,
         overwrite: bool = False,
+        commit: Commit | None = None,
     ) -> Iterator[RasterSink]:
         """Write a COG on `grid`, or resampled on `target`, a parallel grid of other pixels.
 
         colors: class id -> #rrggbb, a colour table. names: class id -> name, as metadata of the
         band. descriptions: one per band. scale: what a stored 1 is worth. overviews `mode` is
         for classes (resampled by nearest neighbour), `average` for quantities (bilinear). Rows
-        that are never written are `nodata`. The file appears when the block is left normally.
+        that are never written are `nodata`. The file appears when the block is left normally, or
+        with the others of `commit`.
         """
         path = Path(path)
         check_raster_suffix(path)
@@ -111,7 +114,10 @@ class RasterSink:
         pyramid = overviews == "mode" and target is None
         if grid.transform.is_identity:  # pixel coordinates: so it is meant
             warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        with replacing(path, overwrite=overwrite, stale=STALE) as temp, ExitStack() as stack:
+        with (
+            replacing(path, overwrite=overwrite, stale=STALE, commit=commit) as temp,
+            ExitStack() as stack,
+        ):
             parts = temp.parent / "parts"
             with _one_sentence(path, temp):
                 parts.mkdir()
@@ -127,6 +133,7 @@ class RasterSink:
                 vrt = _virtual(parts, levels, grid, target, overviews)
                 _to_cog(vrt, temp, dtype, overviews)
                 _check_blocks(temp, None)
+                shutil.rmtree(parts, ignore_errors=True)  # space for the others of `commit`
 
     def write(self, row: int, data: NDArray[Any]) -> None:
         """Add rows from `row` on: `data` is (bands, h, width). Top to bottom, gaps allowed."""
@@ -204,7 +211,7 @@ def commonest_of_four(data: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-@njit(nogil=True, cache=True)
+@jit
 def _commonest(data, out):  # type: ignore[no-untyped-def]
     height, width = data.shape
     for i in range(out.shape[0]):
@@ -363,7 +370,7 @@ def _check_blocks(path: Path, expected: set[tuple[int, int, int]] | None) -> Non
     with rasterio.open(path) as file:
         levels = len(file.overviews(1)) + 1 if expected is None else 1
         for level in range(levels):
-            blocks = _all_blocks(file, level) if expected is None else expected
+            blocks = _all_blocks(path, level) if expected is None else expected
             where = {} if level == 0 else {"ovr": level - 1}
             for band, row, col in blocks:
                 offset, length = (
@@ -374,7 +381,9 @@ def _check_blocks(path: Path, expected: set[tuple[int, int, int]] | None) -> Non
                     raise OSError("blocks are missing in the file")
 
 
-def _all_blocks(file: Any, level: int) -> Iterator[tuple[int, int, int]]:
-    factor = 1 if level == 0 else file.overviews(1)[level - 1]
-    rows, cols = (-(-n // (BLOCK * factor)) for n in file.shape)
-    return product(range(1, file.count + 1), range(rows), range(cols))
+def _all_blocks(path: Path, level: int) -> Iterator[tuple[int, int, int]]:
+    # How GDAL rounds the size of an overview depends on the version and on thin images: ask it.
+    where = {} if level == 0 else {"overview_level": level - 1}
+    with rasterio.open(path, **where) as file:
+        rows, cols = (-(-n // BLOCK) for n in file.shape)
+        return product(range(1, file.count + 1), range(rows), range(cols))

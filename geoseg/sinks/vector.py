@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from geoseg.errors import OutputError, UsageError
-from geoseg.sinks.atomic import free_bytes, replacing, write_failure
+from geoseg.sinks.atomic import Commit, free_bytes, replacing, write_failure
 from geoseg.sinks.writers import OgrWriter, ParquetWriter, Writer, check_complete
 
 if TYPE_CHECKING:
@@ -123,8 +123,10 @@ class VectorSink:
         self._writer: Writer | None = None
         if metadata and fmt.metadata == "none":
             self.notes.append(f"{fmt.name} has no place for metadata: they are not written")
-        if crs is None and fmt.name.startswith("GeoJSON"):
-            self.notes.append("no CRS: the coordinates in the GeoJSON are pixels, not degrees")
+        if fmt.name.startswith("GeoJSON") and not _on_earth(crs):
+            what = "no CRS" if crs is None else f"{crs.name} is a CRS without a place on Earth"
+            whose = "pixels" if crs is None else "its own"
+            self.notes.append(f"{what}: the coordinates in the GeoJSON are {whose}, not degrees")
 
     @classmethod
     @contextmanager
@@ -137,17 +139,18 @@ class VectorSink:
         geometry: Literal["Polygon", "MultiPolygon"] = "Polygon",
         metadata: Mapping[str, str] | None = None,
         overwrite: bool = False,
+        commit: Commit | None = None,
     ) -> Iterator[VectorSink]:
         """Write features to `path`, whose suffix names the format.
 
-        Everything that can be refused is refused on entering. The file appears on leaving;
-        after an exception nothing does. `columns` (without the geometry) default to those of
-        the first frame, and to `COLUMNS` where there is none. With `geometry` MultiPolygon all
-        polygons are promoted, so that the layer has one type.
+        Everything that can be refused is refused on entering. The file appears on leaving, or
+        with the others of `commit`; after an exception nothing does. `columns` (without the
+        geometry) default to those of the first frame, and to `COLUMNS` where there is none. With
+        `geometry` MultiPolygon all polygons are promoted, so that the layer has one type.
         """
         path = Path(path)
         fmt = vector_format(path)
-        with replacing(path, overwrite=overwrite, stale=fmt.stale) as temp:
+        with replacing(path, overwrite=overwrite, stale=fmt.stale, commit=commit) as temp:
             sink = cls(path, temp, fmt, crs, columns, geometry, metadata or {})
             try:
                 yield sink
@@ -226,7 +229,7 @@ class VectorSink:
             options["NATIVE_DATA"] = f'{{"type":"FeatureCollection","{METADATA_KEY}":{text}}}'
             options["NATIVE_MEDIA_TYPE"] = "application/vnd.geo+json"
         crs = None if self.crs is None else self.crs.to_wkt()
-        if crs is None and fmt.name.startswith("GeoJSON"):
+        if fmt.name.startswith("GeoJSON") and not _on_earth(self.crs):
             options.pop("RFC7946", None)
             crs = "OGC:CRS84"  # what a reader assumes in any case; keeps GDAL from warning
         if crs is None:
@@ -300,6 +303,11 @@ def shapefile_names(columns: tuple[str, ...]) -> dict[str, str]:
         taken.add(short)
         names[column] = short
     return names
+
+
+def _on_earth(crs: CRS | None) -> bool:
+    """Whether degrees can be made of the coordinates: not without CRS, nor in an engineering's."""
+    return crs is not None and crs.geodetic_crs is not None
 
 
 def _columns_of(attributes: Any) -> dict[str, pa.DataType]:

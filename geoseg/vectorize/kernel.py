@@ -24,21 +24,16 @@ is unfinished. Everything is exact integer mathematics but for the sums of confi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F")
+from geoseg.jit import jit
+
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
-
-
-def jit(function: F) -> F:
-    return cast(F, numba.njit(nogil=True, cache=True)(function))
-
 
 # Columns of a run (START, LABEL known beforehand); the last run of a row is (width, 0).
 START, LABEL, PART_OF, LEFT, RIGHT, RUN_COLUMNS = range(6)

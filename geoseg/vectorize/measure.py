@@ -19,7 +19,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 
-from geoseg.vectorize.kernel import jit
+from geoseg.jit import jit
 
 Float64 = NDArray[np.float64]
 Geometries = NDArray[np.object_]
