@@ -70,6 +70,11 @@ class Outputs:
             if sum(map(len, self._waiting)) >= BATCH:
                 self._flush()
 
+    @property
+    def notes(self) -> list[str]:
+        """What a format could not keep, for the user."""
+        return self._vectors.notes if self._vectors is not None else []
+
     def finish(self) -> None:
         """No more rows come: the polygons that were still open are final now."""
         if self._vectors is not None:

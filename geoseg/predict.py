@@ -113,6 +113,8 @@ def predict(
                     progress.update(prediction.tile)
             for rows in mosaic.finish():
                 out.write(rows)
+    for note in out.notes:
+        listener({"event": "info", "topic": "output", "message": note})
     result = Result(
         output=path,
         mask=opts.mask,
