@@ -73,7 +73,7 @@ def predict(
     """
     opts = PredictOptions.of(options)
     path = Path(output).expanduser() if output is not None else None
-    models = [registry.find(m) for m in _several(model)]
+    models = find_models(model)
     check_asked(path, opts, inputs=(source, opts.aoi, *models))
     bundles = [Bundle.open(m) for m in models]
     spec = _decided(runtime.contract(bundles), opts)
@@ -83,15 +83,7 @@ def predict(
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
         contract = check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
-        network = runtime.load(
-            bundles,
-            runtime=opts.runtime,
-            device=opts.device,
-            precision=opts.precision,
-            batch_size=opts.batch,
-            threads=opts.threads,
-            tta=opts.tta,
-        )
+        network = load_network(bundles, opts)
         order = {tile.index: i for i, tile in enumerate(tiles.tiles, start=1)}
         progress = Progress(
             listener, order, scene=str(source), model=spec.id, device=network.description
@@ -156,8 +148,23 @@ def lay_tiles(scene: Scene, spec: ModelSpec, options: PredictOptions, aoi: Aoi |
     return plan(scene.grid, tiling, keep=aoi.intersects if aoi else None)
 
 
-def _several(model: Model) -> list[str | Path]:
-    return [model] if isinstance(model, str | Path) else list(model)
+def load_network(bundles: list[Bundle], options: PredictOptions) -> runtime.Runtime:
+    """The model, or the mean of several, as the options say."""
+    return runtime.load(
+        bundles,
+        runtime=options.runtime,
+        device=options.device,
+        precision=options.precision,
+        batch_size=options.batch,
+        threads=options.threads,
+        tta=options.tta,
+    )
+
+
+def find_models(model: Model) -> list[Path]:
+    """Where the bundles are that `model` names."""
+    names = [model] if isinstance(model, str | Path) else list(model)
+    return [registry.find(name) for name in names]
 
 
 def _decided(spec: ModelSpec, options: PredictOptions) -> ModelSpec:

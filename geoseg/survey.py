@@ -15,7 +15,7 @@ from geoseg.bundle import Bundle
 from geoseg.events import Listener, ignore
 from geoseg.options import PredictOptions
 from geoseg.planning import computed_share, cost_of, row_buffers
-from geoseg.predict import Model, check, lay_tiles, open_scene
+from geoseg.predict import Model, check, find_models, lay_tiles, load_network, open_scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,7 @@ def survey(
     run, are only known when they are read, so time and bytes are upper bounds.
     """
     opts = PredictOptions.of(options)
-    names = [model] if isinstance(model, str | Path) else list(model)
-    bundles = [Bundle.open(registry.find(name)) for name in names]
+    bundles = [Bundle.open(path) for path in find_models(model)]
     spec = runtime.contract(bundles)
     with open_scene(source, spec, opts) as scene:
         aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
@@ -64,15 +63,7 @@ def survey(
         tiles = lay_tiles(scene, spec, opts, aoi)
         itemsize = scene.dtype.itemsize
         zoom = scene.native.pixels / scene.grid.pixels
-    network = runtime.load(
-        bundles,
-        runtime=opts.runtime,
-        device=opts.device,
-        precision=opts.precision,
-        batch_size=opts.batch,
-        threads=opts.threads,
-        tta=opts.tta,
-    )
+    network = load_network(bundles, opts)
     seconds = _seconds_per_tile(network, (len(spec.bands), *tiles.tile_shape))
     owned = sum(tile.write.pixels for tile in tiles.tiles)
     return Survey(
