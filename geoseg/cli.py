@@ -34,7 +34,7 @@ class Verbs(click.Group):
         except OSError as e:  # a disk that is full or gone, below what a sink could tell
             _fail("OSError", f"{e.filename or 'a file'}: {e.strerror or e}", 1)
         except (KeyboardInterrupt, click.Abort):
-            _fail("Interrupted", "interrupted; nothing was written", 130)
+            _fail("Interrupted", "interrupted; no output was left half-written", 130)
 
 
 def _fail(kind: str, message: str, exit_code: int) -> NoReturn:
@@ -347,10 +347,15 @@ def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does, with nothing half-written."""
 
     def interrupt(signum: int, frame: object) -> NoReturn:
+        # An impatient second one must not break off the clean-up, which waits for the threads.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for name in ("stdout", "stderr"):  # closed by the caller: what is said goes nowhere
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  to the end
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts jobs in the background
+            signal.signal(number, interrupt)
     cli(prog_name="geoseg")
