@@ -53,6 +53,6 @@ class _Forgiving:
     def save_overload(self, signature: Any, compiled: Any) -> None:
         try:
             self._cache.save_overload(signature, compiled)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001  a full disk, an odd lock: nothing to fail for
             with suppress(OSError):  # an index that is damaged, or names code that is not there
                 self._cache.flush()
