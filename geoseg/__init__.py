@@ -15,12 +15,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from geoseg.doctor import examine as doctor
     from geoseg.errors import GeosegError
+    from geoseg.evaluate import compare, evaluate
     from geoseg.predict import Result, predict
     from geoseg.preflight import describe as info
     from geoseg.preview import preview
     from geoseg.registry import list_models, pull
     from geoseg.survey import survey as plan
     from geoseg.train import train
+    from geoseg.train.recipe import recipe
     from geoseg.vectorize import vectorize
 
 # Each verb of the command line is one of these functions.
@@ -30,7 +32,10 @@ _HOME = {
     "info": "geoseg.preflight:describe",
     "plan": "geoseg.survey:survey",
     "preview": "geoseg.preview:preview",
+    "recipe": "geoseg.train.recipe:recipe",
     "train": "geoseg.train:train",
+    "evaluate": "geoseg.evaluate:evaluate",
+    "compare": "geoseg.evaluate:compare",
     "vectorize": "geoseg.vectorize:vectorize",
     "doctor": "geoseg.doctor:examine",
     "list_models": "geoseg.registry:list_models",
@@ -42,13 +47,16 @@ __all__ = [
     "GeosegError",
     "Result",
     "__version__",
+    "compare",
     "doctor",
+    "evaluate",
     "info",
     "list_models",
     "plan",
     "predict",
     "preview",
     "pull",
+    "recipe",
     "train",
     "vectorize",
 ]

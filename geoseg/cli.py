@@ -160,6 +160,15 @@ def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> An
     return west, south, east, north
 
 
+def _values(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> dict[str, list[str]] | None:
+    pairs = [text.partition("=") for text in value]
+    if not all(name and equals and said for name, equals, said in pairs):
+        raise click.BadParameter("a class, '=', and what the attribute says for it")
+    return {name.strip(): said.split(",") for name, _, said in pairs} or None
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Only what the user said; the defaults live in PredictOptions."""
     return {k: v for k, v in options.items() if v is not None and v != ()}
@@ -241,6 +250,153 @@ def plan(scene: str, model: tuple[str, ...], as_json: bool, **options: Any) -> N
     emit(estimate) if as_json else click.echo(table(estimate))
 
 
+@cli.group(cls=Verbs)
+def data() -> None:
+    """Write a recipe for labelled data; check, measure, split and export it.
+
+    \b
+    geoseg data recipe scene.tif buildings.gpkg -o mine.yaml
+    geoseg data check mine.yaml
+    """
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The recipe, and where its data lies."""
+    for decorate in (
+        click.option("--data", "root", type=click.Path(path_type=Path), help="Folder of the data."),
+        click.argument("recipe", type=click.Path(path_type=Path)),
+    ):
+        function = decorate(function)
+    return function
+
+
+@data.command("recipe")
+@click.argument("scene")
+@click.argument("labels")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Recipe (YAML)."
+)
+@click.option("--aoi", help="Vector file: what was labelled; outside nothing is known.")
+@click.option("--attribute", metavar="NAME", help="Attribute of the polygons with the class.")
+@click.option(
+    "--classes", metavar="A,B,...", help="Of its values (or the mask's), those that count."
+)
+@click.option("--gsd", type=float, metavar="M", help="Metres per pixel to train at.")
+@click.option("--name", help="Of the model.")
+@click.option("--steps", type=int, help="Of the training.")
+@overwrite
+def data_recipe(
+    scene: str, labels: str, output: Path, classes: str | None, overwrite: bool, **options: Any
+) -> None:
+    """Write a recipe for SCENE (or 'tiles/*.tif') and LABELS (polygons, or masks)."""
+    from geoseg.train.recipe import recipe, write_recipe
+
+    wanted = [name.strip() for name in classes.split(",")] if classes else None
+    made = recipe(scene, labels, classes=wanted, **given(options))
+    click.echo(write_recipe(made, output, overwrite=overwrite))
+
+
+@data.command("check")
+@recipe_options
+@as_json
+def data_check(recipe: Path, root: Path | None, as_json: bool) -> None:
+    """Find bad labels: misplaced, invalid, empty, of no class. Exit code 1 if there are errors."""
+    from geoseg.data.check import examine
+    from geoseg.train.config import TrainConfig
+
+    config, folder = TrainConfig.load(recipe, root)
+    findings = examine(config.data, folder, seed=config.schedule.seed)
+    for finding in findings:
+        emit(finding.as_dict()) if as_json else click.echo(str(finding))
+    errors = sum(finding.severity == "error" for finding in findings)
+    if not as_json:
+        click.echo(
+            f"{errors} errors, {len(findings) - errors} warnings" if findings else "all well"
+        )
+    if errors:
+        sys.exit(1)
+
+
+@data.command("stats")
+@recipe_options
+@as_json
+def data_stats(recipe: Path, root: Path | None, as_json: bool) -> None:
+    """Show class balance and band statistics, and what to write into the recipe by them."""
+    from geoseg.data.stats import described, measure_files, survey
+    from geoseg.terminal import rows, table
+    from geoseg.train.config import TrainConfig
+
+    config, folder = TrainConfig.load(recipe, root)
+    plots = survey(config.data, folder, seed=config.schedule.seed)
+    found = described(config.data, plots, measure_files(config.data, plots))
+    if as_json:
+        emit(found)
+        return
+    click.echo(
+        rows(
+            [
+                {"place": place, "part": part, **shares}
+                for place, parts in found["balance"].items()
+                for part, shares in parts.items()
+            ]
+        )
+    )
+    click.echo("\n" + rows([{"band": name, **v} for name, v in found["bands"].items()]))
+    click.echo("\nfor the recipe\n" + table(found["suggested"], "  "))
+
+
+@data.command("split")
+@recipe_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="GeoPackage (.gpkg)."
+)
+@overwrite
+def data_split(recipe: Path, root: Path | None, output: Path, overwrite: bool) -> None:
+    """Write which blocks train, validate and test: to look at, or to edit (data.split.file)."""
+    from geoseg.data.split import write_split
+    from geoseg.data.stats import survey
+    from geoseg.sinks.atomic import check_target, replacing
+    from geoseg.train.config import TrainConfig
+
+    check_target(output, overwrite=overwrite)
+    config, folder = TrainConfig.load(recipe, root)
+    plots = survey(config.data, folder, seed=config.schedule.seed)
+    with replacing(output, overwrite=overwrite) as temp:
+        write_split(plots, temp)
+    click.echo(output)
+
+
+@data.command("chips")
+@recipe_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the chips."
+)
+@click.option("--size", type=int, default=512, show_default=True, help="Pixels along a chip.")
+@click.option("--format", type=click.Choice(["mask", "coco", "yolo"]), default="mask")
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(["train", "validate", "test"]),
+    help="Only this; may be given several times.",
+)
+@overwrite
+@as_json
+def data_chips(
+    recipe: Path, root: Path | None, output: Path, as_json: bool, **options: Any
+) -> None:
+    """Export chips for other tools; geoseg itself trains straight from the rasters."""
+    from geoseg.data.chips import export
+    from geoseg.train.config import TrainConfig
+
+    config, folder = TrainConfig.load(recipe, root)
+    written = export(config.data, folder, output, seed=config.schedule.seed, **given(options))
+    if as_json:
+        emit({"output": output, **written})
+    else:
+        click.echo(f"{output}: " + ", ".join(f"{n} {part}" for part, n in written.items()))
+
+
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.")
@@ -251,6 +407,93 @@ def train(recipe: Path, output: Path | None, data: Path | None, steps: int | Non
     from geoseg.train import train as run
 
     click.echo(run(recipe, output=output, data=data, steps=steps))
+
+
+@cli.command()
+@click.argument("subjects", nargs=-1, metavar="SCENE... | PREDICTION...")
+@click.option(
+    "--truth",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Vectors in any CRS, or a mask of class ids; one for all scenes, or one each.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder of the report (HTML, JSON)."
+)
+@click.option("--recipe", type=click.Path(path_type=Path), help="A recipe that names the places.")
+@click.option("--part", type=click.Choice(["test", "validate"]), help="Of the recipe's places.")
+@click.option(
+    "--split", type=click.Path(path_type=Path), help="split.gpkg of a run: blocks of that part too."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of its data, if elsewhere.")
+@click.option(
+    "--scene",
+    "scene",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Image that a finished PREDICTION was made of.",
+)
+@click.option("--attribute", metavar="NAME", help="Attribute of the truth that holds the class.")
+@click.option(
+    "--values",
+    multiple=True,
+    metavar="CLASS=V,V,...",
+    callback=_values,
+    help="What the attribute says for a class, if not its name or id.",
+)
+@click.option("--block", type=float, metavar="M", help="Edge of the blocks for the intervals.")
+@click.option("--tolerance", type=float, metavar="M", help="By how much boundaries may be off.")
+@click.option("--sizes", metavar="M2,M2,...", callback=_comma, help="Limits of object sizes.")
+@click.option("--worst", type=int, metavar="N", help="How many places are shown.")
+@click.option("--keep", is_flag=True, default=None, help="Keep the predictions in the report.")
+@scene_options
+@runtime_options
+@click.option("--threshold", type=float, help="Decision level of a one-class model.")
+@click.option("--min-area", type=float, metavar="M2", help="Drop polygons smaller than this.")
+@click.option("--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres.")
+@overwrite
+@as_json
+def evaluate(
+    subjects: tuple[str, ...], model: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
+    """Measure a model on SCENEs, or a finished PREDICTION, against the truth.
+
+    \b
+    geoseg evaluate scene.tif --model M --truth t.gpkg --aoi labelled.gpkg -o report
+    geoseg evaluate buildings.gpkg --scene scene.tif --truth t.gpkg -o report
+    geoseg evaluate --model M --recipe recipe.yaml --part test -o report
+    """
+    from geoseg.evaluate import evaluate as run
+    from geoseg.evaluate.compare import brief
+    from geoseg.terminal import narrate
+
+    with narrate(as_json) as listener:
+        result = run(subjects or None, model=model or None, listener=listener, **given(options))
+    emit({"event": "result", **result.as_dict()}) if as_json else click.echo(brief(result.report))
+    if result.output and not as_json:
+        click.echo(f"wrote {result.output / 'report.html'}")
+
+
+@cli.command()
+@click.argument("reports", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Also write it: .md, .html or .csv"
+)
+@overwrite
+@as_json
+def compare(reports: tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Put several REPORTs of evaluate into one table."""
+    from geoseg.evaluate.compare import compare as run
+    from geoseg.evaluate.compare import text
+
+    comparison = run(reports, output, overwrite=overwrite)
+    if not as_json:
+        click.echo(text(comparison))
+        return
+    for row in comparison.as_dicts():
+        emit({"event": "row", **row})
+    for warning in comparison.warnings:
+        emit({"event": "warning", "topic": "compare", "message": warning})
 
 
 @cli.command()

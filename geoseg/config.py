@@ -23,6 +23,11 @@ class Strict(BaseModel):
 
 def load_yaml(path: str | Path, model: type[M]) -> M:
     """The YAML file at `path` as a `model`; raises ConfigError naming the file, key and remedy."""
+    return check(read_yaml(path), model, source=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in the YAML file at `path`."""
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -32,7 +37,7 @@ def load_yaml(path: str | Path, model: type[M]) -> M:
         raise ConfigError(f"{path}: not valid YAML ({e})") from e
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a YAML mapping of keys to values is needed")
-    return check(content, model, source=str(path))
+    return content
 
 
 def check(content: Mapping[str, Any], model: type[M], *, source: str) -> M:

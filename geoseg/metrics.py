@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,26 +124,123 @@ class ScoreHistogram:
         return float(np.abs(said - seen).sum() / max(1, count.sum()))
 
 
+class Calibration:
+    """Streaming sums for a reliability diagram: how often is right what is said to be likely?
+
+    table: (4, groups) float64: per group of confidence the number of cases, the sum of their
+    confidences, how many came true, and the sum of (confidence - outcome)². torchmetrics'
+    CalibrationError keeps every score until the end, so it cannot see a whole scene.
+    """
+
+    def __init__(self, groups: int = 15) -> None:
+        self.table = np.zeros((4, groups))
+
+    def add(self, confidence: NDArray[np.floating[Any]], came_true: NDArray[Any]) -> None:
+        """Confidences 0..1 and outcomes (bool, or 0 and 1), of one shape."""
+        groups = self.table.shape[1]
+        said = confidence.ravel().astype(np.float64)
+        seen = came_true.ravel().astype(np.float64)
+        group = np.clip((said * groups).astype(np.int64), 0, groups - 1)
+        for row, weights in enumerate((None, said, seen, (said - seen) ** 2)):
+            self.table[row] += np.bincount(group, weights, minlength=groups)
+
+
+def calibration_error(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Expected calibration error (Naeini et al. 2015) of tables (..., 4, groups): (...)."""
+    count, said, seen = table[..., 0, :], table[..., 1, :], table[..., 2, :]
+    return ratio(np.abs(said - seen).sum(-1), count.sum(-1))
+
+
+def brier_score(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean squared difference of confidence and outcome (Brier 1950) of tables (..., 4, groups)."""
+    return ratio(table[..., 3, :].sum(-1), table[..., 0, :].sum(-1))
+
+
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """part / whole, elementwise; NaN where the whole is 0."""
+    out = np.full(np.broadcast_shapes(np.shape(part), np.shape(whole)), np.nan)
+    np.divide(part, whole, out=out, where=np.asarray(whole) != 0)
+    return out
+
+
+def boundary(labels: NDArray[Any], label: int) -> NDArray[np.bool_]:
+    """(h, w): pixels of `label` with another known label on one of their four sides."""
+    own: NDArray[np.bool_] = labels == label
+    other = ~own & (labels != IGNORE)
+    beside = np.zeros_like(own)
+    beside[1:] |= other[:-1]
+    beside[:-1] |= other[1:]
+    beside[:, 1:] |= other[:, :-1]
+    beside[:, :-1] |= other[:, 1:]
+    beside &= own
+    return beside
+
+
+def boundary_counts(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    label: int,
+    tolerance: float,
+    core: tuple[slice, slice] = (slice(None), slice(None)),
+) -> NDArray[np.int64]:
+    """(4,) boundary pixels of a class in `core`: predicted near a true one, predicted, and so on.
+
+    For the boundary F1 (Csurka et al. 2013; Perazzi et al. 2016): [predicted and a true one
+    within `tolerance` pixels, predicted, true and a predicted one within it, true]. Counts of
+    cores that partition a scene add up to those of the whole, if the arrays reach `tolerance` + 1
+    pixels beyond each core. Both arrays must be IGNORE at the same pixels.
+    """
+    from scipy.ndimage import binary_dilation
+
+    reach = math.floor(tolerance)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disc = x * x + y * y <= tolerance**2
+    found, wanted = boundary(prediction, label), boundary(truth, label)
+    counts = []
+    for own, other in ((found, wanted), (wanted, found)):
+        near = 0
+        if own[core].any() and other.any():
+            near = int((own & binary_dilation(other, disc))[core].sum())
+        counts += [near, int(own[core].sum())]
+    return np.array(counts, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Pairs of polygons: index into the prediction, index into the truth, and their IoU."""
+
+    found: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+
 def match_polygons(prediction: ArrayLike, truth: ArrayLike, iou: float = 0.5) -> Scores:
+    """Objects found, counted: see `pair_polygons`."""
+    found, wanted = np.asarray(prediction, dtype=object), np.asarray(truth, dtype=object)
+    hits = len(pair_polygons(found, wanted, iou).iou)
+    return Scores(hits, len(found) - hits, len(wanted) - hits)
+
+
+def pair_polygons(prediction: ArrayLike, truth: ArrayLike, iou: float = 0.5) -> Matches:
     """Objects found: pairs of an IoU of at least `iou`, best first, each polygon used once.
 
     The measure of the SpaceNet challenges (Van Etten et al. 2018). Both are sequences of valid
     shapely polygons in one CRS; above an IoU of 0.5 pairs are unique without any choice.
     """
-    found = np.asarray(prediction, dtype=object)
-    wanted = np.asarray(truth, dtype=object)
+    found, wanted = np.asarray(prediction, dtype=object), np.asarray(truth, dtype=object)
     if not len(found) or not len(wanted):
-        return Scores(0, len(found), len(wanted))
+        return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     i, j = shapely.STRtree(wanted).query(found, predicate="intersects")
     common = shapely.area(shapely.intersection(found[i], wanted[j]))
     union = shapely.area(found)[i] + shapely.area(wanted)[j] - common
     overlap = common / np.where(union > 0, union, 1)
     used_found, used_wanted = np.zeros(len(found), bool), np.zeros(len(wanted), bool)
-    hits = 0
+    pairs = []
     for k in np.argsort(-overlap, kind="stable"):
         if overlap[k] < iou:
             break
         if not used_found[i[k]] and not used_wanted[j[k]]:
             used_found[i[k]] = used_wanted[j[k]] = True
-            hits += 1
-    return Scores(hits, len(found) - hits, len(wanted) - hits)
+            pairs.append(k)
+    chosen = np.array(pairs, np.int64)
+    return Matches(i[chosen], j[chosen], overlap[chosen])

@@ -17,10 +17,13 @@ PACKAGE = Path(geoseg.__file__).parent
 ROOMS = (
     "errors jit grid predictions config spec events testing scene aoi preflight reading stitch "
     "vectorize sinks models bundle registry runtime options planning outputs predict survey "
-    "metrics train preview doctor terminal cli"
+    "metrics data train evaluate preview doctor terminal cli"
 ).split()
 WITH_TORCH = {"models", "runtime", "train", "doctor"}
-WITH_RASTERIO = {"testing", "scene", "aoi", "preflight", "sinks", "train", "preview", "doctor"}
+WITH_RASTERIO = {
+    *("testing", "scene", "aoi", "preflight", "sinks", "data", "train", "evaluate", "preview"),
+    "doctor",
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, ...]]:

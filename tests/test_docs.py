@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -47,3 +48,21 @@ def test_the_python_example_runs(
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102
     assert "building" in capsys.readouterr().out
     assert (tmp_path / "buildings.gpkg").exists()
+
+
+def test_the_example_of_training_is_a_doctest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```pycon\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    samples = ROOT / "tests" / "data"
+    for name, file in (
+        ("ortho.tif", "banepa_center.tif"),
+        ("roofs.gpkg", "banepa_center_buildings.gpkg"),
+        ("other.tif", "banepa.tif"),
+        ("other.gpkg", "banepa_buildings.gpkg"),
+    ):
+        (tmp_path / name).symlink_to(samples / file)
+    test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
+    assert len(test.examples) == 5
+    assert doctest.DocTestRunner().run(test).failed == 0

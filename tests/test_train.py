@@ -1,4 +1,4 @@
-"""Training on a scene of coloured rectangles made by code: data, augmentation, losses, loop."""
+"""From a recipe to a bundle: windows, calibration, what a run measures, keeps and goes on from."""
 
 from __future__ import annotations
 
@@ -7,345 +7,169 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import lightning
 import numpy as np
 import pytest
 import torch
 import yaml
-from affine import Affine
-from shapely.geometry import box
+from planted import MILD, NAMES, PLAIN, plant_place, recipe
 
+import geoseg
 from geoseg import runtime
 from geoseg.bundle import Bundle
-from geoseg.config import load_yaml
-from geoseg.errors import ConfigError, DataError
-from geoseg.grid import Window
-from geoseg.testing import planted_rectangles, write_scene
-from geoseg.train import run as training_run
-from geoseg.train import train, write_bundle
-from geoseg.train.augment import Augment
-from geoseg.train.calibrate import fit_temperature
-from geoseg.train.config import AugmentConfig, LossConfig, TrainConfig
-from geoseg.train.data import (
-    IGNORE,
-    TRAIN,
-    UNUSED,
-    VALIDATE,
-    Onwards,
-    Windows,
-    cut,
-    load_places,
-    split_frame,
-    validation_blocks,
-)
-from geoseg.train.loop import average, learning_rate
-from geoseg.train.losses import cross_entropy, dice, loss
-from geoseg.train.run import GENEROUS, choose, new_network, run
+from geoseg.data.sheets import load_places
+from geoseg.data.split import TRAIN, VALIDATE, windows
+from geoseg.errors import ConfigError, DataError, ModelError
+from geoseg.metrics import IGNORE, Confusion, ScoreHistogram
+from geoseg.train import TrainConfig, train
+from geoseg.train.calibrate import GENEROUS, choose, fit_temperature, sample
+from geoseg.train.export import write_bundle
+from geoseg.train.networks import new_network
+from geoseg.train.run import resolve, run
+from geoseg.train.validate import scores
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-CRS = "EPSG:32633"
-LEFT, TOP, GSD = 400_000.0, 5_000_000.0, 0.3
-TINY: dict[str, Any] = {
-    "encoder": "tu-tf_efficientnet_lite0",
-    "encoder_depth": 3,
-    "decoder_channels": [16, 8, 8],
-}
-
-
-def plant_place(folder: Path, name: str, seed: int, size: int = 256) -> dict[str, str]:
-    """A place of red rectangles on noisy green; the lowest eighth was not labelled."""
-    mask = planted_rectangles((size, size), count=25, seed=seed, edge=(10, 30))
-    rng = np.random.default_rng(seed)
-    image = rng.normal(90, 12, (3, size, size))
-    image[0][mask == 1] += 90
-    image[1][mask == 0] += 40
-    transform = Affine(GSD, 0, LEFT, 0, -GSD, TOP)
-    write_scene(folder / f"{name}.tif", image.clip(0, 255).astype(np.uint8), transform=transform)
-    squares = [
-        box(LEFT + c * GSD, TOP - (r + 1) * GSD, LEFT + (c + 1) * GSD, TOP - r * GSD)
-        for r, c in np.argwhere(mask)
-    ]
-    labels = gpd.GeoDataFrame(geometry=squares, crs=CRS).dissolve().explode()
-    labels.to_file(folder / f"{name}.gpkg")
-    known = box(LEFT, TOP - size * GSD * 7 / 8, LEFT + size * GSD, TOP)
-    gpd.GeoDataFrame(geometry=[known], crs=CRS).to_crs(4326).to_file(folder / f"{name}_aoi.gpkg")
-    return {
-        "name": name,
-        "rasters": f"{name}.tif",
-        "labels": f"{name}.gpkg",
-        "aoi": f"{name}_aoi.gpkg",
-    }
+Data = tuple[Path, list[dict[str, str]]]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, str]]]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("places")
     return folder, [plant_place(folder, "north", 0), plant_place(folder, "south", 1)]
 
 
-def recipe(places: list[dict[str, str]], **schedule: Any) -> TrainConfig:
-    return TrainConfig.model_validate(
-        {
-            "name": "tiny",
-            "data": {
-                "root": ".",
-                "places": places,
-                "bands": [{"name": "red"}, {"name": "green"}, {"name": "blue"}],
-                "classes": [{"id": 1, "name": "building"}],
-                "gsd": GSD,
-                "offset": [127.5] * 3,
-                "scale": [127.5] * 3,
-                "split": {"block": 19.2, "share": 0.2},
-            },
-            "model": {"architecture": "unet", "arguments": TINY},
-            "schedule": {"steps": 4, "batch": 2, "chip": 64, "validate_every": 2, **schedule},
-        }
-    )
-
-
-# --- data and split -------------------------------------------------------------------------
-
-
-def test_labels_lie_on_the_image_and_the_unlabelled_is_ignored(data: Any) -> None:
-    folder, places = data
-    sheets = load_places(recipe(places).data, folder, seed=0)
-    for seed, sheet in enumerate(sheets):
-        mask = planted_rectangles((256, 256), count=25, seed=seed, edge=(10, 30))
-        known = sheet.label != IGNORE
-        assert (sheet.label[known] == mask[known]).all()
-        assert known[:223].all()
-        assert not known[225:].any()
-        assert (sheet.part[~known] == UNUSED).all()
-
-
-def test_blocks_of_the_split_never_overlap(data: Any) -> None:
-    folder, places = data
-    config = recipe(places).data
-    sheets = load_places(config, folder, seed=0)
-    for sheet in sheets:
-        training, validating = sheet.target(TRAIN) != IGNORE, sheet.target(VALIDATE) != IGNORE
-        assert not (training & validating).any()
-        assert ((training | validating) == (sheet.label != IGNORE)).all()
-        assert validating.any()
-        for _, block in validation_blocks([sheet], 64):
-            assert not (sheet.part[block.slices()] == TRAIN).any()
-    frame = split_frame(sheets, 64)
-    assert set(frame["part"]) == {"train", "validate"}
-    again = load_places(config, folder, seed=0)
-    assert all((a.part == b.part).all() for a, b in zip(sheets, again, strict=True))
-
-
-def test_a_whole_place_can_be_kept_for_validation(data: Any) -> None:
-    folder, places = data
-    config = recipe(places).data
-    split = config.split.model_copy(update={"places": ("south",)})
-    north, south = load_places(config.model_copy(update={"split": split}), folder, seed=0)
-    assert (north.part == TRAIN).any()
-    assert set(np.unique(south.part)) == {UNUSED, VALIDATE}
-
-
-def test_missing_data_is_told(data: Any) -> None:
-    folder, places = data
-    (folder / "text.gpkg").write_text("no vectors")
-    for key, value, message in (
-        ("rasters", "nowhere.tif", "no raster at"),
-        ("labels", "nowhere.gpkg", "does not exist"),
-        ("labels", "text.gpkg", "cannot be read as vectors"),
-        ("aoi", "nowhere.gpkg", "does not exist"),
-    ):
-        wrong = [{**places[0], key: value}]
-        with pytest.raises(DataError, match=message):
-            load_places(recipe(wrong).data, folder, seed=0)
-
-
-def test_windows_hold_no_validation_pixel_and_are_repeatable(data: Any) -> None:
-    folder, places = data
-    sheets = load_places(recipe(places).data, folder, seed=0)
-    for sheet in sheets:
-        sheet.image[:, sheet.part == VALIDATE] = 255  # mark them
-    options: dict[str, Any] = {
-        "blank": (0, 0, 0),
-        "chip": 64,
-        "zoom": (1.0, 1.0),
-        "balance": 0.5,
-        "focus": 0.5,
-    }
-    windows = Windows(sheets, **options, seed=3, length=30)
-    for i in range(len(windows)):
-        image, target = windows[i]
-        assert image.shape == (3, windows.size, windows.size)
-        assert (target[(image == 255).all(0)] == IGNORE).all()
-        assert (target != IGNORE).any()
-        again = Windows(sheets, **options, seed=3, length=30)[i]
-        assert torch.equal(again[0], image)
-        assert torch.equal(again[1], target)
-
-
-def test_cut_pads_beyond_the_edge() -> None:
-    array = np.arange(12).reshape(1, 3, 4)
-    assert cut(array, Window(-1, 2, 3, 3), fill=9).tolist() == [[[9, 9, 9], [2, 3, 9], [6, 7, 9]]]
-    assert (cut(array, Window(10, 10, 2, 2), fill=9) == 9).all()
-
-
-def test_epochs_walk_through_the_samples() -> None:
-    seen = [0]
-    sampler = Onwards(3, lambda: seen[0])
-    assert list(sampler) == [0, 1, 2]
-    seen[0] = 6
-    assert list(sampler) == [6, 7, 8]
-
-
-# --- augmentation ---------------------------------------------------------------------------
-
-STILL = AugmentConfig(
-    brightness=0, contrast=0, saturation=0, gamma=0, band=0, blur=0, noise=0, coarse=0, gray=0
-)
-
-
-@pytest.mark.parametrize("rotate", [0.0, 1.0])
-@pytest.mark.parametrize("cutmix", [0.0, 1.0])
-def test_image_and_label_move_together(rotate: float, cutmix: float) -> None:
-    mask = np.stack([planted_rectangles((90, 90), count=6, seed=s) for s in range(4)])
-    mask[:, :20, :20] = IGNORE
-    targets = torch.from_numpy(mask)
-    images = targets.float()[:, None].expand(-1, 3, -1, -1)  # the image shows its label
-    config = STILL.model_copy(update={"rotate": rotate, "cutmix": cutmix})
-    moved, labels = Augment(config, 64)(images, targets, torch.Generator().manual_seed(0))
-    assert moved.shape == (4, 3, 64, 64)
-    assert labels.shape == (4, 64, 64)
-    assert set(labels.unique().tolist()) <= {0, 1, IGNORE}
-    known = labels != IGNORE
-    agree = (moved[:, 0].round() == labels)[known].float().mean()
-    assert agree == 1 if rotate == 0 else agree > 0.95  # edges are interpolated
-
-
-def test_appearance_changes_the_image_only_and_stays_in_range() -> None:
-    images = torch.rand(8, 3, 90, 90) * 255
-    targets = torch.zeros(8, 90, 90, dtype=torch.uint8)
-    config = AugmentConfig(blur=1, noise=1, coarse=1, gray=0.5)
-    changed, labels = Augment(config, 64)(images, targets, torch.Generator().manual_seed(0))
-    assert changed.min() >= 0
-    assert changed.max() <= 255
-    assert changed.isfinite().all()
-    assert (labels[labels != IGNORE] == 0).all()
-    again, _ = Augment(config, 64)(images, targets, torch.Generator().manual_seed(0))
-    assert torch.equal(changed, again)
-
-
-# --- losses ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("term", ["cross_entropy", "dice"])
-def test_ignored_pixels_never_count(term: str) -> None:
-    config = LossConfig.model_validate({"cross_entropy": 0, "dice": 0, term: 1})
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 1, 16, 16, generator=generator)
-    target = torch.randint(0, 2, (2, 16, 16), generator=generator).to(torch.uint8)
-    target[:, :5] = IGNORE
-    changed = logits.clone()
-    changed[:, :, :5] = 50
-    assert loss(changed, target, config) == loss(logits, target, config)
-    changed.requires_grad_()
-    loss(changed, target, config).backward()
-    assert changed.grad is not None
-    assert (changed.grad[:, :, :5] == 0).all()
-    assert (changed.grad[:, :, 5:] != 0).any()
-
-
-def test_losses_by_hand() -> None:
-    logits = torch.tensor([[[0.0, 20.0], [-20.0, 20.0]]])
-    target = torch.tensor([[[1, 1], [0, IGNORE]]], dtype=torch.uint8)
-    assert cross_entropy(logits, target).item() == pytest.approx(np.log(2) / 3)
-    assert dice(logits, target).item() == pytest.approx(1 - (2 * 1.5 + 1) / (1.5 + 2 + 1))
-    nothing = torch.full_like(target, IGNORE)
-    assert cross_entropy(logits, nothing) == 0
-
-
-# --- calibration and threshold --------------------------------------------------------------
+# --- calibration, threshold, scores ---------------------------------------------------------
 
 
 def test_temperature_undoes_overconfidence() -> None:
     rng = np.random.default_rng(0)
-    honest = rng.normal(0, 2, 200_000)
-    truth = (rng.random(200_000) < 1 / (1 + np.exp(-honest))).astype(np.uint8)
-    assert fit_temperature(3 * honest, truth) == pytest.approx(3, rel=0.05)
-    chosen = choose({"here": (3 * honest, truth)})
+    honest = rng.normal(0, 2, (200_000, 1))
+    truth = (rng.random(200_000) < 1 / (1 + np.exp(-honest[:, 0]))).astype(np.uint8)
+    temperature = fit_temperature(3 * honest, truth)
+    assert temperature == pytest.approx(3, rel=0.05)
+    histogram = ScoreHistogram()
+    histogram.add(1 / (1 + np.exp(-3 * honest[:, 0] / temperature)), truth)
+    chosen, _ = choose({"here": histogram})
     assert chosen["calibration_error"] < 0.01
     assert chosen["iou_best"] - GENEROUS <= chosen["iou"] <= chosen["iou_best"]
 
 
-# --- the loop -------------------------------------------------------------------------------
+def test_temperature_of_several_classes() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, (100_000, 4))
+    probability = np.exp(honest) / np.exp(honest).sum(1, keepdims=True)
+    truth = (probability.cumsum(1) < rng.random((100_000, 1))).sum(1).astype(np.uint8)
+    for factor in (0.5, 2.5):
+        shifted = factor * honest + rng.normal(0, 5, (100_000, 1))  # softmax does not see it
+        assert fit_temperature(shifted, truth) == pytest.approx(factor, rel=0.05)
 
 
-def test_schedule_and_average() -> None:
-    assert learning_rate(0, 100, 0.1) == pytest.approx(0.1)
-    assert learning_rate(10, 100, 0.1) == 1
-    assert learning_rate(100, 100, 0.1) == pytest.approx(0)
-    old, new = torch.tensor([0.0]), torch.tensor([1.0])
-    assert average(old, new, 0, 0.99).item() == pytest.approx(0.9)
-    assert average(old, new, 10_000, 0.99).item() == pytest.approx(0.01)
+class FakeBlocks(list[tuple[str, torch.Tensor, torch.Tensor]]):
+    """Blocks whose image is what the network would say."""
 
 
-def losses(folder: Path) -> list[str]:
-    """The lines of the log, in order."""
-    return (folder / "log" / "metrics.csv").read_text().splitlines()
+def test_the_sample_is_even_and_bounded() -> None:
+    blocks = FakeBlocks()
+    for i in range(5):
+        image = torch.full((2, 40, 40), float(i))
+        target = torch.full((40, 40), i % 2, dtype=torch.uint8)
+        target[:10] = IGNORE
+        blocks.append(("here", image, target))
+    logits, labels = sample(lambda image: image, blocks, most=1000)  # type: ignore[arg-type]
+    assert logits.size <= 1000
+    assert len(logits) == len(labels)
+    _, counts = np.unique(logits[:, 0], return_counts=True)
+    assert len(counts) == 5
+    assert counts.max() == counts.min() >= 80
+    assert (labels == logits[:, 0] % 2).all()
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning's own
-def test_same_seed_same_run_and_all_is_kept(data: Any, tmp_path: Path) -> None:
+def test_scores_of_places_and_classes_by_hand() -> None:
+    config = recipe([{"name": "x", "rasters": "x", "labels": "x"}], classes=2).data
+    one, two = Confusion(3), Confusion(3)
+    one.matrix = np.array([[90, 5, 0], [5, 10, 0], [0, 0, 0]])  # the second class is not there
+    two.matrix = np.array([[50, 0, 10], [0, 20, 0], [0, 0, 30]])
+    found = scores({"one": one, "two": two}, config)
+    assert found.places == pytest.approx({"one": 10 / 20, "two": (1 + 30 / 40) / 2})
+    assert found.iou == pytest.approx((10 / 20 + 0.875) / 2)
+    assert found.classes == pytest.approx({NAMES[0]: 30 / 40, NAMES[1]: 30 / 40})
+
+
+# --- what a run measures and keeps ----------------------------------------------------------
+
+
+def test_same_seed_same_run_and_all_is_kept(data: Data, tmp_path: Path) -> None:
     root, places = data
-    config = recipe(places)
+    config = recipe(places, steps=3)
     one = run(config, root, tmp_path / "one", progress=False)
-    two = run(config, root, tmp_path / "two", progress=False)
-    assert losses(one) == losses(two)
-    assert (one / "weights.safetensors").read_bytes() == (two / "weights.safetensors").read_bytes()
+    workers = recipe(places, steps=3, workers=2)
+    two = run(workers, root, tmp_path / "two", progress=False)
+    for name in ("weights.safetensors", "log/metrics.csv", "sample.npz"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    other = run(recipe(places, steps=3, seed=1), root, tmp_path / "three", progress=False)
+    weights = "weights.safetensors"
+    assert (one / weights).read_bytes() != (other / weights).read_bytes()
     result = json.loads((one / "result.json").read_text())
     assert set(result["validation"]) == {"north", "south"}
-    assert (one / "split.gpkg").exists()
-    other = recipe(places, lr=0.5)
-    with pytest.raises(DataError, match="another recipe"):
-        run(other, root, one, progress=False)
+    assert np.sum(result["confusion"]) == _validated(config, root)
+    frame = gpd.read_file(one / "split.gpkg")
+    assert set(frame["part"]) == {"train", "validate"}
+    rows = (one / "log" / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,rate,loss,iou,place/north,place/south,class/roof"
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3"]
+    assert [bool(row.split(",")[3]) for row in rows[1:]] == [False, True, True]
+    assert not (one / "pixels").exists()
 
 
-class Kill(lightning.Callback):
-    """Ends a run in the middle of its second epoch."""
+def _validated(config: TrainConfig, root: Path) -> int:
+    """Labelled pixels of the validation blocks."""
+    sheets = load_places(config.data, root, seed=0)
+    return sum(
+        int((s.target(w, VALIDATE) != IGNORE).sum()) for s in sheets for w in windows(s, VALIDATE)
+    )
 
-    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == 3:
-            raise RuntimeError("killed")
+
+def test_what_a_recipe_leaves_out_is_measured_where_it_trains(tmp_path: Path) -> None:
+    place = plant_place(tmp_path, "here", 0, dtype=np.uint16)
+    config = recipe([place], data={"offset": None, "scale": None})
+    sheets = load_places(config.data, tmp_path, seed=0)
+    found = resolve(config, sheets, tmp_path, tmp_path).data
+    trained = [sheets[0].image[:, *w.slices()].reshape(3, -1) for w in windows(sheets[0], TRAIN)]
+    pixels = np.concatenate(trained, axis=1).astype(float)
+    assert found.offset == pytest.approx(pixels.mean(1))
+    assert found.scale == pytest.approx(pixels.std(1))
+    assert found.value_range == pytest.approx(np.percentile(pixels, (0.1, 99.9)), rel=0.01)
+    kept, _ = TrainConfig.load(tmp_path / "config.yaml")
+    assert kept.data == found
+    given = recipe([place], data={"value_range": (0, 9000)})
+    known = resolve(given, sheets, tmp_path, tmp_path).data
+    assert (known.offset, known.scale) == (given.data.offset, given.data.scale)
+    assert known.value_range == (0, 9000)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
-    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_range_from_0_to_255(data: Data, tmp_path: Path) -> None:
     root, places = data
-    config = recipe(places, steps=6)
-    whole = run(config, root, tmp_path / "whole", progress=False)
-    with monkeypatch.context() as patched:
-        callbacks = training_run._callbacks
-        patched.setattr(training_run, "_callbacks", lambda *a: [*callbacks(*a), Kill()])
-        with pytest.raises(RuntimeError, match="killed"):
-            run(config, root, tmp_path / "cut", progress=False)
-    cut_short = run(config, root, tmp_path / "cut", progress=False)
-    first, second = (f / "weights.safetensors" for f in (whole, cut_short))
-    assert first.read_bytes() == second.read_bytes()
+    config = recipe(places)
+    sheets = load_places(config.data, root, seed=0)
+    assert resolve(config, sheets, root, tmp_path).data.value_range == (0, 255)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_it_learns(data: Any, tmp_path: Path) -> None:
+def test_rasters_of_several_types_are_refused(data: Data, tmp_path: Path) -> None:
     root, places = data
-    config = recipe(places, steps=60, batch=4, lr=0.01, validate_every=60, ema=0.8)
-    folder = run(config, root, tmp_path / "run", progress=False)
-    result = json.loads((folder / "result.json").read_text())
-    assert result["iou"] > 0.8
+    config = recipe([*places, plant_place(root, "deep", 2, dtype=np.uint16)])
+    sheets = load_places(config.data, root, seed=0)
+    with pytest.raises(DataError, match=r"uint8 \(.*uint16 \(deep\.tif\)"):
+        resolve(config, sheets, root, tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_recipe_becomes_a_bundle(data: Any, tmp_path: Path) -> None:
+# --- bundles --------------------------------------------------------------------------------
+
+
+def test_a_recipe_becomes_a_bundle(data: Data, tmp_path: Path) -> None:
     root, places = data
     path = tmp_path / "tiny.yaml"
-    content = recipe(places).model_dump(mode="json")
+    content = recipe(places).model_dump(mode="json", exclude_unset=True)
     content["data"]["places"][0]["about"] = "planted squares, public domain"
     path.write_text(yaml.safe_dump(content))
     made = train(path, output=tmp_path / "run", data=root, steps=2, progress=False)
@@ -353,8 +177,11 @@ def test_a_recipe_becomes_a_bundle(data: Any, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert bundle.spec.threshold == result["threshold"]
     assert bundle.spec.temperature == result["temperature"]
+    assert bundle.spec.activation == "sigmoid"
     assert bundle.spec.tiling.stride == 8
+    assert bundle.spec.scaling.clip is None
     assert "planted squares" in bundle.card
+    assert "2 steps of 2 windows" in bundle.card
     assert bundle.check(runtime.load(bundle, precision="float32", threads=1)).ok
     (tmp_path / "run" / "metrics.json").write_text('{"elsewhere": {"iou": 0.5}}')
     again = Bundle.open(write_bundle(tmp_path / "run", tmp_path / "again"))
@@ -363,17 +190,135 @@ def test_a_recipe_becomes_a_bundle(data: Any, tmp_path: Path) -> None:
         write_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_recipe_builds_its_network(path: Path) -> None:
-    config = load_yaml(path, TrainConfig)
-    assert config.name == path.stem
-    network = new_network(config).eval()
-    with torch.inference_mode():
-        assert network(torch.zeros(1, len(config.data.bands), 64, 64)).shape == (1, 1, 64, 64)
-    assert sum(p.numel() for p in network.parameters()) * 2 < 12e6  # fits the package as float16
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], TrainConfig]:
+    """A run on three classes in numbers of 16 bits, its place and its recipe."""
+    root = tmp_path_factory.mktemp("several")
+    place = plant_place(root, "here", 2, classes=3, dtype=np.uint16)
+    config = recipe(
+        [place],
+        classes=3,
+        data={"offset": None, "scale": None},
+        augment=MILD,
+        **{"batch": 4, "lr": 0.01, "encoder_lr": 1.0, "ema": 0.8, "steps": 40},
+    )
+    run(config, root, root / "run", progress=False)
+    return root, place, config
 
 
-def test_a_recipe_with_an_unknown_key(tmp_path: Path, data: Any) -> None:
+def test_a_model_of_several_classes_finds_polygons_of_each(several: Any, tmp_path: Path) -> None:
+    root, place, config = several
+    path = write_bundle(root / "run", tmp_path / "bundle")
+    bundle = Bundle.open(path)
+    spec, result = bundle.spec, json.loads((root / "run" / "result.json").read_text())
+    assert spec.activation == "softmax"
+    assert spec.classes == config.data.channels
+    assert spec.dtype == "uint16"
+    assert spec.scaling.clip == spec.value_range
+    assert spec.temperature == result["temperature"]
+    assert "threshold" not in result
+    assert set(result["classes"]) == set(NAMES)
+    assert result["labels"] == ["background", *NAMES]
+    assert np.sum(result["confusion"]) == _validated(config, root)
+    assert bundle.check(runtime.load(bundle, precision="float32", threads=1)).ok
+    out, mask = tmp_path / "out.gpkg", tmp_path / "mask.tif"
+    geoseg.predict(root / place["rasters"], out, model=path, mask=mask)
+    frame = gpd.read_file(out)
+    assert set(frame["class"]) == set(NAMES)
+    truth = gpd.read_file(root / place["labels"])
+    for name in NAMES:
+        found, wanted = (
+            f.geometry.union_all()
+            for f in (frame[frame["class"] == name], truth[truth["kind"] == name])
+        )
+        assert found.intersection(wanted).area / found.union(wanted).area > 0.7
+
+
+# --- fine-tuning ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def started(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle to go on from; its scaling is not one that would be measured."""
+    root, places = data
+    folder = tmp_path_factory.mktemp("start")
+    config = recipe(places, model=PLAIN, steps=1, data={"offset": [9.0] * 3, "scale": [50.0] * 3})
+    return train(config, output=folder, data=root, progress=False)
+
+
+def test_a_run_goes_on_from_a_bundle(data: Data, started: Path, tmp_path: Path) -> None:
+    root, places = data
+    first = Bundle.open(started)
+    left_out = {"offset": None, "scale": None}
+    config = recipe(places, model={"start": str(started)}, steps=1, lr=1e-9, data=left_out)
+    network, said = new_network(config)
+    for name, array in first.weights().items():
+        np.testing.assert_array_equal(network.state_dict()[name].numpy(), array.astype(np.float32))
+    assert said == [f"goes on from {first.spec.id}"]
+    bundle = Bundle.open(train(config, output=tmp_path, data=root, progress=False))
+    assert bundle.spec.architecture == "tiny"
+    assert bundle.spec.arguments == first.spec.arguments
+    assert bundle.spec.scaling == first.spec.scaling  # what the weights have learned
+    assert f"from {first.spec.id}" in bundle.card
+    for name, array in bundle.weights().items():
+        np.testing.assert_allclose(array, first.weights()[name], atol=1e-3)
+
+
+def test_other_bands_and_classes_replace_what_they_must(data: Data, started: Path) -> None:
+    given = Bundle.open(started).weights()
+    bands = [{"name": name} for name in ("nir", "red", "green", "blue")]
+    config = recipe(
+        data[1],
+        classes=2,
+        model={"start": str(started)},
+        data={"bands": bands, "offset": [0] * 4, "scale": [1] * 4},
+    )
+    network, said = new_network(config)
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    assert state["0.weight"].shape == (4, 4, 3, 3)
+    np.testing.assert_allclose(state["0.weight"][:, :3], given["0.weight"] * 0.75, rtol=1e-3)
+    np.testing.assert_array_equal(state["0.bias"], given["0.bias"])
+    assert state["2.weight"].shape[0] == 3
+    assert said[1:] == [
+        "0.weight was made for red, green, blue, and adapted to nir, red, green, blue",
+        "3 classes instead of 1: 2.weight, 2.bias begin anew",
+    ]
+
+
+def test_bands_in_another_order_keep_their_kernels(data: Data, started: Path) -> None:
+    given = Bundle.open(started).weights()["0.weight"].astype(np.float32)
+    bands = [{"name": name} for name in ("blue", "red", "green")]
+    config = recipe(data[1], model={"start": str(started)}, data={"bands": bands})
+    network, _ = new_network(config)
+    found = network.state_dict()["0.weight"].numpy()
+    np.testing.assert_array_equal(found, given[:, [2, 0, 1]])
+
+
+# --- what is wrong in a recipe --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reserved", ["classes", "bands"])
+def test_arguments_that_follow_from_the_data(data: Data, reserved: str) -> None:
+    model = {"architecture": "tiny", "arguments": {reserved: 3}}
+    with pytest.raises(
+        ConfigError, match=f"{reserved}' follows from data.{reserved}; leave it out"
+    ):
+        new_network(recipe(data[1], model=model))
+
+
+def test_a_start_that_is_not_there(data: Data) -> None:
+    with pytest.raises(ModelError, match="no model is named 'nowhere'"):
+        new_network(recipe(data[1], model={"start": "nowhere"}))
+
+
+def test_a_split_without_validation_is_told(data: Data, tmp_path: Path) -> None:
+    root, places = data
+    config = recipe(places, data={"split": {"block": 19.2, "share": 0}})
+    with pytest.raises(DataError, match="no block for 'validate'"):
+        run(config, root, tmp_path / "run", progress=False)
+
+
+def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:
     shipped = CONFIGS / "buildings-v0.yaml"
     path = tmp_path / "recipe.yaml"
     path.write_text(shipped.read_text().replace("  steps:", "  setps:"))
@@ -382,3 +327,11 @@ def test_a_recipe_with_an_unknown_key(tmp_path: Path, data: Any) -> None:
     path.write_text(shipped.read_text().replace("root: ../../shared", "root: ./nowhere"))
     with pytest.raises(ConfigError, match=r"data\.root"):
         TrainConfig.load(path)
+
+
+def test_the_default_model_fits_the_package() -> None:
+    config, _ = TrainConfig.load(CONFIGS / "buildings-v0.yaml", CONFIGS)
+    network = new_network(config)[0].eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)
+    assert sum(p.numel() for p in network.parameters()) * 2 < 12e6  # as float16

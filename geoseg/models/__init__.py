@@ -33,6 +33,10 @@ ARCHITECTURES = {
     "deeplabv3": "geoseg.models.smp:DEEPLABV3",
     "deeplabv3plus": "geoseg.models.smp:DEEPLABV3PLUS",
     "segformer": "geoseg.models.smp:SEGFORMER",
+    "fcn": "geoseg.models.fcn:FCN_SKIPS",
+    "fcn_torchvision": "geoseg.models.fcn:FCN_TORCHVISION",
+    "transunet": "geoseg.models.transunet:TRANSUNET",
+    "unetformer": "geoseg.models.unetformer:UNETFORMER",
     "tiny": "geoseg.models.tiny:TINY",
 }
 

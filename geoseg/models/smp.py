@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
-import timm
 from torch import nn
 
 from geoseg.errors import ModelError
 from geoseg.models import Architecture, nearest
+from geoseg.models.encoders import drop_unused, extra_arguments
 
 # What smp sets from `classes` and `bands`, or what geoseg does itself.
 _OURS = {"encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params"}
@@ -29,25 +29,17 @@ def _build(kind: type[nn.Module], *, classes: int, bands: int, **arguments: Any)
         if key not in valid:
             raise ModelError(f"{name} has no argument {key!r}{nearest(key, valid)}")
     encoder = arguments.pop("encoder", "resnet34")
-    _check_encoder(encoder)
-    return kind(
+    network = kind(
         encoder_name=encoder,
         encoder_weights=None,
         in_channels=bands,
         classes=classes,
+        **extra_arguments(encoder),
         **arguments,
     )
-
-
-def _check_encoder(name: object) -> None:
-    """Only listed names: timm would fetch 'hf-hub:...' from the network."""
-    if not isinstance(name, str):
-        raise ModelError(f"no encoder is named {name!r}")
-    own = smp.encoders.get_encoder_names()
-    if name in own or (name.startswith("tu-") and timm.is_model(name.removeprefix("tu-"))):
-        return
-    known = [*own, *(f"tu-{n}" for n in timm.list_models())]
-    raise ModelError(f"no encoder is named {name!r}{nearest(name, known)}")
+    drop_unused(network.get_submodule("encoder"))
+    network.encoder_name = encoder  # for pretrained weights
+    return network
 
 
 def _stride(depth: int, output_stride: int, **arguments: Any) -> int:

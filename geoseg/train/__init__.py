@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from geoseg.train.config import TrainConfig
-from geoseg.train.export import write_bundle
-from geoseg.train.run import run as _run
 
-__all__ = ["TrainConfig", "train", "write_bundle"]
+__all__ = ["TrainConfig", "train"]
 
 
 def train(
-    recipe: str | Path,
+    recipe: str | Path | TrainConfig,
     *,
     output: str | Path | None = None,
     data: str | Path | None = None,
@@ -24,10 +22,16 @@ def train(
     `output`: the folder of the run (by default the recipe's `output` / `name`, from where you
     are); an interrupted run in it goes on. `data` and `steps` stand in for what the recipe says.
     """
-    config, root = TrainConfig.load(recipe, data)
+    from geoseg.train.export import write_bundle
+    from geoseg.train.run import run
+
+    if isinstance(recipe, TrainConfig):
+        config, root = recipe, Path(data or recipe.data.root)
+    else:
+        config, root = TrainConfig.load(recipe, data)
     if steps is not None:
         schedule = {**config.schedule.model_dump(), "steps": steps}
         config = TrainConfig.model_validate({**config.model_dump(), "schedule": schedule})
     folder = Path(output) if output else Path(config.output) / config.name
-    _run(config, root, folder, progress=progress)
+    run(config, root, folder, progress=progress)
     return write_bundle(folder)

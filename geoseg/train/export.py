@@ -17,15 +17,16 @@ from geoseg.errors import DataError
 from geoseg.grid import Tiling
 from geoseg.reading import normalize
 from geoseg.runtime.torch_runtime import golden_sample
-from geoseg.spec import Band, ClassInfo, ModelSpec, Scaling
+from geoseg.spec import Band, ModelSpec
 from geoseg.train.config import TrainConfig
+from geoseg.train.networks import scaling_of
 
 METRICS = "metrics.json"  # scores on test places, put beside a run's result by whoever made them
 
 _LIMITS = """\
-The probabilities are calibrated, and the threshold chosen, on blocks of the training places that
-were kept out of training; on places never seen both are less sure, and the scores are lower.
-Touching objects come out as one polygon.
+The probabilities are calibrated{threshold} on ground that was kept out of training, mostly in the
+places that trained; on places never seen both they and the scores are worse. Touching objects of
+a class come out as one polygon.
 """
 
 
@@ -34,8 +35,10 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
     folder = Path(folder)
     if not (folder / "result.json").exists():
         raise DataError(f"{folder}: no finished run lies here (result.json is missing)")
-    config = load_yaml(folder / "config.yaml", TrainConfig)
     result = json.loads((folder / "result.json").read_text())
+    if "architecture" not in result:
+        raise DataError(f"{folder}: a run of an older version of geoseg, which can export it")
+    config = load_yaml(folder / "config.yaml", TrainConfig)
     tests = folder / METRICS
     spec = contract(config, result, json.loads(tests.read_text()) if tests.exists() else {})
     network = models.build(
@@ -44,6 +47,7 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     with np.load(folder / "sample.npz") as sample:
         image: NDArray[np.float32] = normalize(sample["image"], sample["valid"], spec.scaling)
+    one_class = len(spec.classes) == 1
     return Bundle.write(
         Path(target) if target else folder / "bundle",
         spec,
@@ -52,62 +56,97 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
         card(
             spec,
             data=_data(config),
-            recipe=_recipe(config),
+            recipe=_recipe(config, result),
             attribution=config.attribution,
-            limits=_LIMITS,
+            limits=_LIMITS.format(threshold=", and the threshold chosen," if one_class else ""),
         ),
         overwrite=True,
     )
 
 
 def contract(config: TrainConfig, result: dict[str, Any], tests: dict[str, Any]) -> ModelSpec:
-    """The model's contract: the recipe knows it all but threshold, temperature and scores.
+    """The model's contract: the recipe and the result of the run know it all.
 
     `tests`: place -> scores, each a table of numbers.
     """
-    d, m = config.data, config.model
+    d, several = config.data, len(config.data.channels) > 1
+    assert d.value_range is not None  # resolved
+    architecture, arguments = result["architecture"], result["arguments"]
     return ModelSpec(
         name=config.name,
         version=config.version,
         description=config.description,
         license=config.license,
         created=result["created"],
-        architecture=m.architecture,
-        arguments=m.arguments,
+        architecture=architecture,
+        arguments=arguments,
         bands=tuple(Band(b.name, b.common_name) for b in d.bands),
-        scaling=Scaling(d.offset, d.scale),
+        scaling=scaling_of(config, result["dtype"]),
         gsd=d.gsd,
-        classes=tuple(ClassInfo(c.id, c.name, c.color) for c in d.classes),
-        tiling=Tiling(stride=models.stride_of(m.architecture, m.arguments)),
-        threshold=result["threshold"],
+        classes=d.channels,
+        activation="softmax" if several else "sigmoid",
+        tiling=Tiling(stride=models.stride_of(architecture, arguments)),
+        threshold=result.get("threshold", 0.5),
         temperature=result["temperature"],
+        dtype=result["dtype"],
+        value_range=d.value_range,
         metrics={
             **{f"test: {place}": scores for place, scores in tests.items()},
-            **{f"validation: {p}": s for p, s in result["validation"].items()},
+            **{f"validation: {place}": row for place, row in result["validation"].items()},
+            **({f"class: {n}": row for n, row in result["classes"].items()} if several else {}),
         },
     )
 
 
+_USES = {
+    "train": "",
+    "validate": " (all of it for validation)",
+    "test": " (all of it for a test)",
+    "unlabelled": " (its colours only)",
+}
+
+
 def _data(config: TrainConfig) -> str:
-    lines = [f"- {p.name}{': ' + p.about if p.about else ''}" for p in config.data.places]
-    split = config.data.split
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{split.share:.0%} of each place ({split.most} at most) in blocks of "
-            f"{split.block:g} m were kept for validation. Imagery was read at "
-            f"{config.data.gsd:g} m; what lies outside of the labelled areas was ignored.",
-        ]
+    places, split = config.data.places, config.data.split
+    lines = [f"- {p.name}{_USES[p.use]}{': ' + p.about if p.about else ''}" for p in places]
+    if split.file:
+        kept = "Which blocks of them validated was laid down by hand. "
+    elif split.share or split.test:
+        kept = (
+            f"{split.share:.0%} of each place ({split.most} blocks at most) in blocks of "
+            f"{split.block:g} m were kept for validation, {split.test:.0%} for a test. "
+        )
+    else:
+        kept = ""
+    read = (
+        f"Imagery was read at {config.data.gsd:g} m; what lies outside of the labelled areas was "
+        "ignored."
     )
+    return "\n".join([*lines, "", kept + read])
 
 
-def _recipe(config: TrainConfig) -> str:
-    s, loss = config.schedule, config.loss
-    start = config.model.encoder_weights or "random weights"
+_TERMS = {
+    "cross_entropy": "cross entropy",
+    "focal": "focal",
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+    "lovasz": "Lovász",
+    "tversky": "Tversky",
+    "boundary": "boundary",
+}
+
+
+def _recipe(config: TrainConfig, result: dict[str, Any]) -> str:
+    s = config.schedule
+    terms = [f"{name} ({w:g})" for key, name in _TERMS.items() if (w := getattr(config.loss, key))]
+    start = result["start"] or config.model.encoder_weights or "random weights"
+    decay = "cosine" if s.decay == "cosine" else f"poly ({s.power:g})"
+    average = f", moving average of the weights ({s.ema:g})" if s.ema else ""
+    best = result["best_step"]
+    chosen = f", the best of them after {best}" if best != result["steps_done"] else ""
     return (
-        f"{s.steps} steps of {s.batch} windows of {s.chip} x {s.chip} pixels, from {start}; "
-        f"cross entropy ({loss.cross_entropy:g}) and Dice ({loss.dice:g}), AdamW with a learning "
-        f"rate of {s.lr:g} (encoder {s.lr * s.encoder_lr:g}), cosine schedule, moving average of "
-        f"the weights ({s.ema:g}); seed {s.seed}. Again: `geoseg train configs/{config.name}.yaml`."
+        f"{result['steps_done']} steps of {s.batch} windows of {s.chip} x {s.chip} pixels{chosen}, "
+        f"from {start}; loss: {' + '.join(terms)}; AdamW with a learning rate of {s.lr:g} (encoder "
+        f"{s.lr * s.encoder_lr:g}), {decay} schedule{average}; {s.precision}, seed {s.seed}. "
+        "The recipe lies beside the run: config.yaml."
     )

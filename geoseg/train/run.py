@@ -3,233 +3,184 @@
 ::
 
     RUN/
-      config.yaml          the recipe as it was resolved
-      split.gpkg           which blocks trained and which validated
-      log/metrics.csv      losses and validation IoU by step
-      last.ckpt            for going on after an interruption (moving average inside)
-      weights.safetensors  the moving average at the end
-      result.json          threshold, temperature, validation scores
+      recipe.yaml          the recipe as it was given
+      config.yaml          and as it was resolved: offset, scale, value range, where the data is
+      split.gpkg           which blocks trained, validated, and are kept for a test
+      log/                 metrics.csv: loss of each step, IoU of each validation; TensorBoard's
+      last.ckpt            for going on after an interruption
+      best.ckpt            the best validation's weights, of a run with `patience`
+      weights.safetensors  those that count: the moving average at the end, or the best one
+      result.json          threshold, temperature, validation scores, steps
       sample.npz           a chip for the bundle's golden sample
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import warnings
-from collections.abc import Callable
-from datetime import UTC, datetime
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
-import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import nn
-from torch.utils.data import DataLoader
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-from geoseg import models
-from geoseg.errors import DataError
-from geoseg.grid import Window
-from geoseg.metrics import ScoreHistogram
-from geoseg.models.weights import load_encoder
-from geoseg.train.calibrate import fit_temperature
+from geoseg.config import load_yaml
+from geoseg.data.sheets import Sheet, Store, load_places
+from geoseg.data.split import TRAIN, VALIDATE, need, split_frame
+from geoseg.data.stats import measure
+from geoseg.errors import DataError, GeosegError
+from geoseg.train import checkpoint
 from geoseg.train.config import TrainConfig
-from geoseg.train.data import (
-    IGNORE,
-    Onwards,
-    Sheet,
-    Windows,
-    cut,
-    load_places,
-    split_frame,
-    validation_blocks,
-)
-from geoseg.train.loop import MovingAverage, Task, ValidationBlocks, depthwise_in_float32
+from geoseg.train.devices import Fabric, new_fabric, use_threads
+from geoseg.train.learner import Job
+from geoseg.train.loop import fit
+from geoseg.train.networks import Blueprint, new_network, scaling_of
+from geoseg.train.result import RESULT, closing, finish, opening, save_sample
 
-# On places never seen, networks tend to miss more than they invent: of three places left out of
-# short runs of two recipes, all six had their best threshold below a half (0.03 to 0.46).
-GENEROUS = 0.005
-
-PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them out
 
 
 def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True) -> Path:
     """Train `config` on the data under `root`; goes on where an earlier run in `folder` ended."""
-    schedule = config.schedule
-    torch.set_num_threads(schedule.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    lightning.seed_everything(schedule.seed, verbose=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep_recipe(config, folder)
-    sheets = load_places(config.data, root, schedule.seed)
-    block = round(config.data.split.block / config.data.gsd)
-    split_frame(sheets, block).to_file(folder / "split.gpkg", layer="split", driver="GPKG")
-
-    network = new_network(config)
-    if schedule.precision == "bfloat16":
-        depthwise_in_float32(network)
-    task = Task(network.to(memory_format=torch.channels_last), config)
-    training, validation = loaders(config, sheets, lambda: task.global_step)
-    last = folder / "last.ckpt"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        trainer = new_trainer(config, folder, progress)
-        trainer.fit(task, training, validation, ckpt_path=last if last.exists() else None)
-    save_sample(config, sheets, folder / "sample.npz")
-    finish(task, validation, folder)
+    say = _say if progress else _keep_quiet
+    begun = keep_recipe(config, folder)
+    if begun:
+        config = as_before(config, root, folder)
+    if begun and (folder / RESULT).exists():
+        say(f"{folder}: finished before; nothing is left to do")
+        return folder
+    fabric = new_fabric(config.schedule)
+    use_threads(config.schedule.threads)
+    pixels = folder / "pixels"
+    try:
+        sheets = load_places(config.data, root, seed=config.schedule.seed, store=Store(pixels))
+        need(sheets, TRAIN, VALIDATE)
+        config = config if begun else resolve(config, sheets, root, folder)
+        job = new_job(config, sheets, folder, progress, say)
+        say(opening(job, fabric))
+        launch(fabric, job)
+        say(closing(finish(job), folder))
+    finally:
+        shutil.rmtree(pixels, ignore_errors=True)
     return folder
 
 
-def new_network(config: TrainConfig) -> nn.Module:
-    """The network of the recipe, its encoder pretrained if the recipe says so."""
-    network = models.build(
-        config.model.architecture,
-        classes=len(config.data.classes),
-        bands=len(config.data.bands),
-        **config.model.arguments,
-    )
-    if config.model.encoder_weights:
-        load_encoder(network, config.model.encoder_weights)
-    return network
+def keep_recipe(config: TrainConfig, folder: Path) -> bool:
+    """Write recipe.yaml; whether the folder holds a run of this recipe, to be gone on with.
 
-
-def loaders(
-    config: TrainConfig, sheets: list[Sheet], step: Callable[[], int]
-) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Training windows, an epoch being what lies between two validations; validation blocks.
-
-    `step` tells how many steps were done, so that each begins where the last epoch ended.
+    A run of another recipe, which its weights do not belong to, is a DataError.
     """
-    s, d = config.schedule, config.data
-    windows = Windows(
-        sheets,
-        blank=d.offset,
-        chip=s.chip,
-        zoom=config.augment.zoom,
-        balance=d.balance,
-        focus=d.focus,
-        seed=s.seed,
-        length=s.steps * s.batch,
-    )
-    per_epoch = min(s.validate_every, s.steps) * s.batch
-    onwards = Onwards(per_epoch, lambda: step() * s.batch)
-    training = DataLoader(windows, batch_size=s.batch, sampler=onwards)
-    blocks = ValidationBlocks(sheets, round(d.split.block / d.gsd), d.offset)
-    return training, DataLoader(blocks, batch_size=None)
-
-
-def new_trainer(config: TrainConfig, folder: Path, progress: bool) -> lightning.Trainer:
-    """Lightning's trainer; logs and checkpoints go to `folder`."""
-    return lightning.Trainer(
-        accelerator="cpu",
-        precision=PRECISION[config.schedule.precision],
-        max_steps=config.schedule.steps,
-        max_epochs=-1,
-        logger=CSVLogger(folder, name="log", version="", flush_logs_every_n_steps=50),
-        log_every_n_steps=10,
-        callbacks=_callbacks(config, folder, progress),
-        gradient_clip_val=1.0,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
-
-
-def _callbacks(config: TrainConfig, folder: Path, progress: bool) -> list[lightning.Callback]:
-    keep_last = ModelCheckpoint(
-        folder,
-        filename="last",
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    bar: list[lightning.Callback] = [TQDMProgressBar(refresh_rate=10)] if progress else []
-    return [MovingAverage(config.schedule.ema), keep_last, *bar]
-
-
-def _keep_recipe(config: TrainConfig, folder: Path) -> None:
-    """Write the recipe; a folder with another recipe in it is not gone on with."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    path = folder / "config.yaml"
-    if path.exists() and path.read_text() != text and (folder / "last.ckpt").exists():
+    path, begun = folder / "recipe.yaml", (folder / checkpoint.LAST).exists()
+    if begun and not path.exists():
+        raise DataError(f"{folder} holds a run of another version: take another folder")
+    if begun and _essence(load_yaml(path, TrainConfig)) != _essence(config):
         raise DataError(f"{folder} holds a run of another recipe: take another folder")
-    path.write_text(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_yaml(config, path)
+    return begun
 
 
-def save_sample(config: TrainConfig, sheets: list[Sheet], path: Path, size: int = 256) -> None:
-    """The chip with the most objects among the validation blocks of places that allow it."""
-    allowed = {p.name for p in config.data.places if p.sample}
-    blocks = [
-        (sheet, Window(block.row, block.col, size, size))
-        for sheet, block in validation_blocks(sheets, size)
-        if sheet.place in allowed
-    ]
-    if not blocks:
-        raise DataError("no place with `sample: true` has a validation block")
-    sheet, window = max(blocks, key=lambda b: int((b[0].label[b[1].slices()] == 1).sum()))
-    valid = cut(sheet.valid[None], window, fill=False)[0]
-    np.savez_compressed(path, image=cut(sheet.image, window, fill=0), valid=valid)
+def _essence(config: TrainConfig) -> dict[str, Any]:
+    """What decides over the weights: all but words, and how and where the work is done."""
+    content = config.model_dump(mode="json")
+    for words in ("version", "description", "license", "attribution", "output"):
+        del content[words]
+    for place in content["data"]["places"]:
+        del place["about"], place["sample"]
+    del content["data"]["root"], content["schedule"]["workers"]
+    return content
 
 
-def finish(task: Task, validation: DataLoader[Any], folder: Path) -> None:
-    """Weights, threshold, temperature and validation scores of the trained network."""
-    state = {k: v.contiguous() for k, v in task.network.state_dict().items()}
-    save_file(state, folder / "weights.safetensors")
-    result = choose(collect(task, validation))
-    result["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+def resolve(config: TrainConfig, sheets: Sequence[Sheet], root: Path, folder: Path) -> TrainConfig:
+    """The recipe with what it leaves out of offset, scale and value range; kept in config.yaml.
 
-
-def choose(logits: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, Any]:
-    """Temperature and threshold from place -> (logits, truth), every place counting the same.
-
-    The threshold on the calibrated probability is the lowest, from 0.05 on, at which the mean
-    IoU over the places is within GENEROUS of the best one's.
+    A network that goes on from a bundle has learned the bundle's, if it is shown the same kind
+    of pixels; else they are measured on the training blocks.
     """
-    temperature = fit_temperature(
-        np.concatenate([values for values, _ in logits.values()]),
-        np.concatenate([truth for _, truth in logits.values()]),
-    )
-    histograms, everything = {}, ScoreHistogram()
-    for place, (values, truth) in logits.items():
-        probability = 1 / (1 + np.exp(-values / temperature))
-        histograms[place] = ScoreHistogram()
-        histograms[place].add(probability, truth)
-        everything.add(probability, truth)
-    curve = np.mean([h.iou() for h in histograms.values()], axis=0)
-    twentieth = len(curve) // 20
-    usable = curve[twentieth:-twentieth]
-    best = twentieth + int((usable >= usable.max() - GENEROUS).argmax())
-    return {
-        "threshold": float(everything.edges[best]),
-        "temperature": temperature,
-        "calibration_error": everything.calibration_error(),
-        "iou": float(curve[best]),
-        "iou_best": float(curve.max()),
-        "iou_at_half": float(curve[len(curve) // 2]),
-        "validation": {p: h.scores(best).as_dict() for p, h in histograms.items()},
-    }
+    data = config.data
+    found: dict[str, Any] = {"value_range": (0.0, 255.0)} if dtype_of(sheets) == "uint8" else {}
+    start = Blueprint.of(config).start
+    if start and len(start.spec.bands) == len(data.bands) and start.spec.dtype == dtype_of(sheets):
+        spec = start.spec
+        found = {"offset": spec.scaling.offset, "scale": spec.scaling.scale}
+        found["value_range"] = spec.value_range
+    missing = [name for name in MEASURED if getattr(data, name) is None]
+    if not found.keys() >= set(missing):
+        seen = measure(sheets, TRAIN)
+        found = {
+            "offset": seen.offset,
+            "scale": seen.scale,
+            "value_range": (seen.low, seen.high if seen.high > seen.low else seen.low + 1),
+        } | found
+    return _resolved(config, root, folder, {name: found[name] for name in missing})
 
 
-@torch.inference_mode()
-def collect(
-    task: nn.Module, validation: DataLoader[Any]
-) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Place -> (logits, truth) of all its labelled validation pixels, flat."""
-    task.eval()
-    parts: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-    for place, image, target in validation:
-        logits = task(image[None]).float()[0, 0].numpy()
-        known = target.numpy() != IGNORE
-        parts.setdefault(place, []).append((logits[known], target.numpy()[known]))
-    return {
-        place: (np.concatenate([p[0] for p in own]), np.concatenate([p[1] for p in own]))
-        for place, own in parts.items()
-    }
+def as_before(config: TrainConfig, root: Path, folder: Path) -> TrainConfig:
+    """The recipe as it was resolved when the run began; new words (licence ...) are taken over."""
+    before = load_yaml(folder / "config.yaml", TrainConfig).data
+    return _resolved(config, root, folder, {name: getattr(before, name) for name in MEASURED})
+
+
+def _resolved(config: TrainConfig, root: Path, folder: Path, values: dict[str, Any]) -> TrainConfig:
+    data = config.data.model_copy(update={"root": str(root.resolve()), **values})
+    resolved = config.model_copy(update={"data": data})
+    _write_yaml(resolved, folder / "config.yaml")
+    return resolved
+
+
+def dtype_of(sheets: Sequence[Sheet]) -> str:
+    """The one type of pixels that all rasters have."""
+    types = {str(s.image.dtype): s.file for s in sheets}
+    if len(types) > 1:
+        told = ", ".join(f"{name} ({file})" for name, file in types.items())
+        raise DataError(f"the rasters differ in their type of pixels: {told}: convert some of them")
+    return next(iter(types))
+
+
+def new_job(
+    config: TrainConfig,
+    sheets: Sequence[Sheet],
+    folder: Path,
+    progress: bool,
+    say: Callable[[str], None],
+) -> Job:
+    """The network with its first weights, and the files that describe the data."""
+    split_frame(sheets).to_file(folder / "split.gpkg", layer="split", driver="GPKG")
+    save_sample(config, sheets, folder / "sample.npz")
+    torch.manual_seed(config.schedule.seed)
+    network, said = new_network(config)
+    for line in said:
+        say(line)
+    scaling = scaling_of(config, dtype_of(sheets))
+    return Job(config, network, scaling, sheets, folder, progress)
+
+
+def launch(fabric: Fabric, job: Job) -> None:
+    """Fit in this process, or in as many as the recipe wants."""
+    try:
+        fabric.launch(partial(fit, job=job))
+    except ProcessRaisedException as e:
+        kind, _, message = str(e).strip().rpartition("\n")[2].partition(": ")
+        if kind.startswith("geoseg.errors."):
+            raise GeosegError(message) from e
+        raise
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _keep_quiet(line: str) -> None:
+    pass
+
+
+def _write_yaml(config: TrainConfig, path: Path) -> None:
+    content = config.model_dump(mode="json")
+    if config.model.start:  # which says all the rest
+        content["model"] = {"start": config.model.start}
+    part = path.with_suffix(".part")
+    part.write_text(yaml.safe_dump(content, sort_keys=False))
+    part.replace(path)

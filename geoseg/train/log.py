@@ -1,0 +1,127 @@
+"""What a run says while it goes on: metrics.csv, TensorBoard where it is installed, a bar."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from geoseg.data.split import VALIDATE
+from geoseg.errors import GeosegError
+from geoseg.train.learner import Job
+from geoseg.train.validate import Scores, labels_of
+
+EVERY = 10  # steps between looks at the loss, for which a GPU has to be waited for
+
+
+class Log:
+    """One row per step in log/metrics.csv: step, rate, loss; where it validated, also IoUs.
+
+    A run that goes on after `step` drops the rows that were written after its checkpoint.
+    Not `active`: says nothing, as in all processes but one.
+    """
+
+    def __init__(self, job: Job, step: int, *, active: bool = True) -> None:
+        self.step, self._active = step, active
+        self._rows: list[dict[str, Any]] = []
+        if not active:
+            return
+        folder = job.folder / "log"
+        folder.mkdir(exist_ok=True)
+        self._path = folder / "metrics.csv"
+        self._columns = _columns(job)
+        _keep(self._path, step, self._columns)
+        self._board = _board(folder, step)
+        total = job.config.schedule.steps
+        self._bar = tqdm(
+            total=total, initial=step, unit="step", disable=not job.progress, file=sys.stderr
+        )
+
+    def loss(self, value: Tensor, rate: float) -> None:
+        """The loss of the next step, and the learning rate that it was made with."""
+        if len(self._rows) >= EVERY:
+            self.flush()
+        self.step += 1
+        self._rows.append({"step": self.step, "rate": rate, "loss": value})
+
+    def scores(self, found: Scores) -> None:
+        """Of the validation after the last step."""
+        self._rows[-1] |= found.as_dict()
+
+    def flush(self) -> None:
+        """Write what has come together; a loss that is no number ends the run."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        losses = torch.stack([row["loss"] for row in rows]).tolist()
+        for row, value in zip(rows, losses, strict=True):
+            row["loss"] = value
+            if value != value:
+                raise GeosegError(
+                    f"the loss of step {row['step']} is no number: make schedule.lr smaller, or "
+                    "take schedule.precision: float32"
+                )
+        if self._active:
+            self._write(rows)
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerows(rows)
+        if self._board is not None:
+            for row in rows:
+                for name, value in row.items():
+                    if name != "step":
+                        self._board.add_scalar(name, value, row["step"])
+        self._bar.update(len(rows))
+        shown = {k: f"{v:.3f}" for k, v in rows[-1].items() if k in ("loss", "iou")}
+        self._bar.set_postfix(shown)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._active:
+            self._bar.close()
+            if self._board is not None:
+                self._board.close()
+
+
+def _columns(job: Job) -> list[str]:
+    data = job.config.data
+    places = dict.fromkeys(s.place for s in job.sheets if (s.parts == VALIDATE).any())
+    classes = labels_of(data)[data.first :]
+    return [
+        *("step", "rate", "loss", "iou"),
+        *(f"place/{name}" for name in places),
+        *(f"class/{name}" for name in classes),
+    ]
+
+
+def _keep(path: Path, rows: int, columns: list[str]) -> None:
+    """Cut a log to its header and so many rows; a kill may have torn what follows."""
+    lines = path.read_text().splitlines(keepends=True)[1 : rows + 1] if path.exists() else []
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        csv.DictWriter(file, columns, lineterminator="\n").writeheader()
+        file.writelines(lines)
+    part.replace(path)
+
+
+def _board(folder: Path, step: int) -> Any:
+    """A writer for TensorBoard; None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder, purge_step=step + 1)

@@ -1,0 +1,127 @@
+"""What a run leaves: the weights that count, result.json, a golden chip; and its two lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geoseg.data.sheets import Sheet
+from geoseg.data.split import TEST, TRAIN, VALIDATE, windows
+from geoseg.errors import DataError
+from geoseg.grid import Window
+from geoseg.runtime.torch_runtime import find_device
+from geoseg.train import checkpoint
+from geoseg.train.calibrate import examine
+from geoseg.train.config import TrainConfig
+from geoseg.train.devices import Fabric
+from geoseg.train.learner import Job
+from geoseg.train.networks import Blueprint, Scale
+from geoseg.train.validate import Predict
+from geoseg.train.windows import Blocks, cut
+
+RESULT = "result.json"
+
+
+def save_sample(config: TrainConfig, sheets: Sequence[Sheet], path: Path, size: int = 256) -> None:
+    """The chip with the most classes, and of those objects, among the validation blocks."""
+    allowed = {p.name for p in config.data.places if p.sample}
+    chips = [
+        (sheet, Window(block.row, block.col, size, size))
+        for sheet in sheets
+        if sheet.place in allowed
+        for block in windows(sheet, VALIDATE)
+    ]
+    if not chips:
+        raise DataError("no place with `sample: true` has a validation block")
+
+    def richness(chip: tuple[Sheet, Window]) -> tuple[int, int]:
+        sheet, window = chip
+        classes = config.data.first + np.arange(len(config.data.classes))
+        seen = sheet.target(window, VALIDATE)
+        return len(np.intersect1d(seen, classes)), int(np.isin(seen, classes).sum())
+
+    sheet, window = max(chips, key=richness)
+    valid = cut(sheet.valid[None], window, fill=False)[0]
+    np.savez_compressed(path, image=cut(sheet.image, window, fill=0), valid=valid)
+
+
+def finish(job: Job) -> dict[str, Any]:
+    """Weights and result.json of the trained network; the result."""
+    state, steps, chosen = kept(job.folder, job.config)
+    job.network.load_state_dict(state)
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, job.folder / "weights.safetensors")
+    blueprint = Blueprint.of(job.config)
+    blocks = Blocks(job.sheets, VALIDATE, job.scaling.offset)
+    result = {
+        **examine(predictor(job), blocks, job.config.data),
+        "steps_done": steps,
+        "best_step": chosen,
+        "dtype": str(job.sheets[0].image.dtype),
+        "architecture": blueprint.architecture,
+        "arguments": dict(blueprint.arguments),
+        "start": blueprint.start.spec.id if blueprint.start else None,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    part = job.folder / f".{RESULT}.part"
+    part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    part.replace(job.folder / RESULT)
+    return result
+
+
+def kept(folder: Path, config: TrainConfig) -> tuple[dict[str, Tensor], int, int]:
+    """The weights that count, how many steps were done, and after which these weights were."""
+    wanted = ("average", "step")
+    last = checkpoint.read(folder / checkpoint.LAST, wanted=(*wanted, "best_step"))
+    assert last is not None  # fit has written it
+    if config.schedule.patience and last["best_step"] not in (0, last["step"]):
+        best = checkpoint.read(folder / checkpoint.BEST, wanted=wanted)
+        if best is None:
+            raise DataError(f"{folder}: {checkpoint.BEST} is gone; remove the folder to begin anew")
+        return best["average"], last["step"], best["step"]
+    return last["average"], last["step"], last["step"]
+
+
+def predictor(job: Job) -> Predict:
+    """predict(image (C, h, w)) -> logits (K, h, w) of the trained network, in float32."""
+    device = find_device(job.config.schedule.device)
+    network: nn.Module = job.network.to(device).eval()
+    scale = Scale(job.scaling, device)
+
+    def predict(image: Tensor) -> Tensor:
+        logits: Tensor = network(scale(image[None].to(device)))
+        return logits[0].float()
+
+    return predict
+
+
+def opening(job: Job, fabric: Fabric) -> str:
+    """What is trained on what, in one line."""
+    s = job.config.schedule
+    blocks = {
+        p: sum(int((x.parts == p).sum()) for x in job.sheets) for p in (TRAIN, VALIDATE, TEST)
+    }
+    parameters = sum(p.numel() for p in job.network.parameters())
+    where = f"{s.devices} x {fabric.device.type}" if s.devices > 1 else fabric.device.type
+    return (
+        f"{len({x.place for x in job.sheets})} places: {blocks[TRAIN]} blocks to train on, "
+        f"{blocks[VALIDATE]} to validate, {blocks[TEST]} to test; {s.steps * s.batch} windows of "
+        f"{s.chip} x {s.chip} pixels, {s.batch} a step; {Blueprint.of(job.config).architecture}, "
+        f"{parameters / 1e6:.1f} million parameters; {where}, {s.precision}"
+    )
+
+
+def closing(result: dict[str, Any], folder: Path) -> str:
+    """How good it became, in one line."""
+    each = ", ".join(
+        f"{place} {row['iou']:.3f}" for place, row in result["validation"].items() if "iou" in row
+    )
+    chosen = f" (step {result['best_step']} of {result['steps_done']})"
+    return f"validation IoU {result['iou']:.3f}{chosen}: {each}; {folder}"
