@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from geoseg.doctor import examine as doctor
     from geoseg.errors import GeosegError
-    from geoseg.evaluate import compare, evaluate
+    from geoseg.evaluate.compare import compare
+    from geoseg.evaluate.run import evaluate
     from geoseg.predict import Result, predict
     from geoseg.preflight import describe as info
     from geoseg.preview import preview
@@ -34,8 +35,8 @@ _HOME = {
     "preview": "geoseg.preview:preview",
     "recipe": "geoseg.train.recipe:recipe",
     "train": "geoseg.train:train",
-    "evaluate": "geoseg.evaluate:evaluate",
-    "compare": "geoseg.evaluate:compare",
+    "evaluate": "geoseg.evaluate.run:evaluate",
+    "compare": "geoseg.evaluate.compare:compare",
     "vectorize": "geoseg.vectorize:vectorize",
     "doctor": "geoseg.doctor:examine",
     "list_models": "geoseg.registry:list_models",

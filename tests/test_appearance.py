@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from skimage.exposure import match_histograms
 from torch import Tensor
 from torchvision.models.vgg import cfgs, make_layers
 
+from geoseg.cli import cli
 from geoseg.errors import DataError, ModelError, OutputError
 from geoseg.scene import Scene
 from geoseg.testing import planted_rectangles, planted_scene, write_scene
@@ -387,3 +389,12 @@ def test_rasters_that_cannot_be_used(scenes: tuple[Path, Path], tmp_path: Path) 
         with pytest.raises(DataError, match=message):
             stylize_raster(*wrong, tmp_path / "out.tif", gsd=0.3, stylizer=stylizer)
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_the_verb_repaints_a_raster(scenes: tuple[Path, Path], tmp_path: Path) -> None:
+    source, lender = scenes
+    out = tmp_path / "styled.tif"
+    given = ["data", "style", str(source), "--like", str(lender), "-o", str(out), "--gsd", "1"]
+    done = CliRunner().invoke(cli, [*given, "--features", "efficientnet-lite0"])
+    assert done.exit_code == 0, done.output
+    assert read(out, 1)[0] == read(source, 1)[0]

@@ -14,7 +14,7 @@ from geoseg.data import TRAIN, UNUSED, VALIDATE, Sheet
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.train.config import TrainConfig
-from geoseg.train.windows import HALO, MARGIN, Blocks, Onwards, Windows, cut, picture, resample
+from geoseg.train.windows import HALO, MARGIN, Blocks, Windows, cut, picture, resample
 
 SIZE, BLOCK = 256, 64
 MARK = 250.0  # value of the pixels that validate
@@ -243,12 +243,3 @@ def test_resampling_keeps_means_and_labels(side: int) -> None:
     if side == 32:
         whole = F.interpolate(torch.from_numpy(image)[None], size=(64, 64), mode="bilinear")
         assert torch.equal(pixels, whole[0])
-
-
-def test_epochs_walk_through_the_samples() -> None:
-    seen = [0]
-    sampler = Onwards(3, lambda: seen[0])
-    assert len(sampler) == 3
-    assert list(sampler) == [0, 1, 2]
-    seen[0] = 6
-    assert list(sampler) == [6, 7, 8]

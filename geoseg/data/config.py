@@ -20,8 +20,8 @@ Use = Literal["train", "validate", "test", "unlabelled"]
 class PlaceConfig(Strict):
     """One place: rasters (a path; its last part may be a pattern), labels, and what was labelled.
 
-    labels: a vector file in any CRS, or mask rasters; a '*' in a mask's path stands for what the
-        '*' of `rasters` stood for. layer: of a vector file with several.
+    labels: a vector file in any CRS, or mask rasters; a '*' in the path stands for what the '*'
+        of `rasters` stood for. layer: of a vector file with several.
     aoi: a vector file; what lies outside of it is unlabelled, not background.
     gsd: metres per pixel, for rasters that do not know. variants: rasters of the same pixels with
         another look ('*' as in masks), one of which may stand in for the raster in training.

@@ -20,12 +20,11 @@ from pyproj.exceptions import ProjError
 from rasterio import Affine
 from rasterio.features import rasterize
 
-from geoseg.data.masks import MaskLabels
 from geoseg.data.meaning import Meaning
 from geoseg.errors import DataError
 from geoseg.grid import Grid, Window
 
-__all__ = ["Labels", "MaskLabels", "VectorLabels", "codes_of", "is_vector", "layers_of"]
+__all__ = ["Labels", "VectorLabels", "codes_of", "is_vector", "layers_of"]
 __all__ += ["read_raw", "read_vector"]
 
 

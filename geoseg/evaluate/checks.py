@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from geoseg.data.labels import MaskLabels
+from geoseg.data.masks import MaskLabels
 from geoseg.data.sheets import Truth, beside
 from geoseg.errors import DataError
 from geoseg.evaluate.places import Case

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import geoseg
 from geoseg.bundle.files import installing
 from geoseg.config import check
-from geoseg.errors import DataError, MissingDependencyError, OutputError, UsageError
+from geoseg.errors import DataError, OutputError, UsageError
 from geoseg.evaluate.checks import about_truth, check_values
 from geoseg.evaluate.count import Counted, count
 from geoseg.evaluate.map import write_map
@@ -76,8 +75,6 @@ def evaluate(
 
     Objects count, whole, where a point inside of them lies on labelled ground.
     """
-    if find_spec("scipy") is None:
-        raise MissingDependencyError("scipy", "evaluate")
     need_jinja()
     own = {k: v for k, v in options.items() if k in EvaluateOptions.model_fields}
     wanted = check(own, EvaluateOptions, source="evaluate")

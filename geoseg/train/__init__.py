@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geoseg.train.config import TrainConfig
+from geoseg.config import check
+from geoseg.train.config import ScheduleConfig, TrainConfig
 
 __all__ = ["TrainConfig", "train"]
 
@@ -17,7 +18,7 @@ def train(
     steps: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train as the YAML file `recipe` says; the path of the bundle.
+    """Train as `recipe` (a YAML file, or `geoseg.recipe`'s result) says; the path of the bundle.
 
     `output`: the folder of the run (by default the recipe's `output` / `name`, from where you
     are); an interrupted run in it goes on. `data` and `steps` stand in for what the recipe says.
@@ -30,8 +31,9 @@ def train(
     else:
         config, root = TrainConfig.load(recipe, data)
     if steps is not None:
-        schedule = {**config.schedule.model_dump(), "steps": steps}
-        config = TrainConfig.model_validate({**config.model_dump(), "schedule": schedule})
+        given = {**config.schedule.model_dump(), "steps": steps}
+        schedule = check(given, ScheduleConfig, source="steps")
+        config = config.model_copy(update={"schedule": schedule})
     folder = Path(output) if output else Path(config.output) / config.name
     run(config, root, folder, progress=progress)
     return write_bundle(folder)

@@ -29,7 +29,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from geoseg.config import load_yaml
 from geoseg.data.sheets import Sheet, Store, load_places
-from geoseg.data.split import TRAIN, VALIDATE, need, split_frame
+from geoseg.data.split import TRAIN, VALIDATE, need, write_split
 from geoseg.data.stats import measure
 from geoseg.errors import DataError, GeosegError
 from geoseg.train import checkpoint
@@ -148,7 +148,7 @@ def new_job(
     say: Callable[[str], None],
 ) -> Job:
     """The network with its first weights, and the files that describe the data."""
-    split_frame(sheets).to_file(folder / "split.gpkg", layer="split", driver="GPKG")
+    write_split(sheets, folder / "split.gpkg")
     save_sample(config, sheets, folder / "sample.npz")
     torch.manual_seed(config.schedule.seed)
     network, said = new_network(config)

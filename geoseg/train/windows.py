@@ -7,7 +7,7 @@ run was interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from geoseg.data.sheets import Sheet, bands_of_rows
 from geoseg.data.split import TRAIN, windows
@@ -201,23 +201,6 @@ class Blocks(Dataset[tuple[str, Tensor, Tensor]]):
         own = torch.from_numpy(sheet.target(block, self.part))
         target[HALO : HALO + block.height, HALO : HALO + block.width] = own
         return sheet.place, image, target
-
-
-class Onwards(Sampler[int]):
-    """`length` indices from `first()` on, asked at the start of each epoch.
-
-    With the number of samples seen so far as `first`, a resumed run goes on where it was.
-    """
-
-    def __init__(self, length: int, first: Callable[[], int]) -> None:
-        self.length, self.first = length, first
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.first()
-        return iter(range(first, first + self.length))
-
-    def __len__(self) -> int:
-        return self.length
 
 
 def cut(array: NDArray[Any], window: Window, *, fill: int) -> NDArray[Any]:

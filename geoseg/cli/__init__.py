@@ -1,0 +1,166 @@
+"""The command line: each verb is one library function; imports happen inside the commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from geoseg import __version__
+from geoseg.cli.base import (
+    CONTEXT,
+    Verbs,
+    as_json,
+    bounds,
+    emit,
+    given,
+    overwrite,
+    polygon_options,
+    runtime_options,
+    scene_options,
+)
+from geoseg.cli.data import data
+from geoseg.cli.learn import compare, evaluate, train
+from geoseg.cli.model import model
+
+
+@click.group(cls=Verbs, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="geoseg")
+def cli() -> None:
+    """Georeferenced polygons out of imagery of any size, by deep learning.
+
+    \b
+    geoseg predict scene.tif -o buildings.gpkg
+    """
+
+
+@cli.command()
+@click.argument("scene")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Polygons: .gpkg .parquet .fgb .geojson .geojsonl .shp",
+)
+@scene_options
+@click.option(
+    "--stitch", type=click.Choice(["blend", "crop"]), help="How overlapping tiles are joined."
+)
+@runtime_options
+@polygon_options
+@click.option("--crs", help="CRS of the polygons, instead of the scene's.")
+@click.option("--mask", type=click.Path(path_type=Path), help="Also the class mask, as a COG.")
+@click.option(
+    "--probabilities",
+    type=click.Path(path_type=Path),
+    help="Also the probability of each class, as a COG.",
+)
+@click.option(
+    "--raster-grid",
+    type=click.Choice(["model", "scene"]),
+    help="Pixels of those rasters: at the model's GSD, or the scene's own.",
+)
+@overwrite
+@as_json
+def predict(
+    scene: str, output: Path | None, model: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
+    """Segment SCENE (file, VRT, URL) and write georeferenced polygons."""
+    from geoseg.predict import predict as run
+    from geoseg.registry import DEFAULT_MODEL
+    from geoseg.terminal import narrate, summary
+
+    with narrate(as_json) as listener:
+        result = run(
+            scene, output, model=model or DEFAULT_MODEL, listener=listener, **given(options)
+        )
+    if not as_json:
+        click.echo(summary(result))
+
+
+@cli.command()
+@click.argument("scene")
+@as_json
+def info(scene: str, as_json: bool) -> None:
+    """Show what geoseg sees in SCENE."""
+    from geoseg.preflight import describe
+    from geoseg.terminal import table
+
+    about = describe(scene).as_dict()
+    emit(about) if as_json else click.echo(table(about))
+
+
+@cli.command()
+@click.argument("scene")
+@scene_options
+@runtime_options
+@as_json
+def plan(scene: str, model: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Show tiles, reads, memory and estimated time of a run, without running it."""
+    from geoseg.registry import DEFAULT_MODEL
+    from geoseg.survey import survey
+    from geoseg.terminal import narrate, table
+
+    with narrate(as_json) as listener:
+        estimate = survey(
+            scene, model=model or DEFAULT_MODEL, listener=listener, **given(options)
+        ).as_dict()
+    emit(estimate) if as_json else click.echo(table(estimate))
+
+
+for verb in (data, train, evaluate, compare):
+    cli.add_command(verb)
+
+
+@cli.command()
+@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("scene")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture (PNG)."
+)
+@click.option("--width", type=int, default=1600, show_default=True, help="Pixels across.")
+@click.option("--bounds", metavar="W,S,E,N", callback=bounds, help="Part of the scene, in its CRS.")
+@overwrite
+def preview(result: Path, scene: str, output: Path, **options: Any) -> None:
+    """Draw the polygons of RESULT over SCENE."""
+    from geoseg.preview import preview as draw
+
+    click.echo(draw(result, scene, output, **options))
+
+
+cli.add_command(model)
+
+
+@cli.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Versions, devices, models, and trouble with GDAL or PROJ."""
+    from geoseg.doctor import examine
+    from geoseg.terminal import table
+
+    report = examine()
+    emit(report.as_dict()) if as_json else click.echo(table(report.as_dict()))
+    if report.trouble:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: SIGTERM ends a run as Ctrl-C does, with nothing half-written."""
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        # An impatient second one must not break off the clean-up, which waits for the threads.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for name in ("stdout", "stderr"):  # closed by the caller: what is said goes nowhere
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  to the end
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts jobs in the background
+            signal.signal(number, interrupt)
+    cli(prog_name="geoseg")

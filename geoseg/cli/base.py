@@ -1,0 +1,178 @@
+"""What the verbs share: how errors are told, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from geoseg.errors import GeosegError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+
+class Verbs(click.Group):
+    """Lists the verbs in the order of a day's work, and turns errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GeosegError as e:
+            _fail(type(e).__name__, str(e), e.exit_code)
+        except OSError as e:  # a disk that is full or gone, below what a sink could tell
+            _fail("OSError", f"{e.filename or 'a file'}: {e.strerror or e}", 1)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("Interrupted", "interrupted; no output was left half-written", 130)
+
+
+def _fail(kind: str, message: str, exit_code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        emit({"event": "error", "kind": kind, "message": message, "exit_code": exit_code})
+    else:
+        click.echo(f"geoseg: {message}", err=True)
+    sys.exit(exit_code)
+
+
+def emit(record: Any) -> None:
+    """One JSON line on stdout, at once."""
+    click.echo(json.dumps(record, default=str))
+    sys.stdout.flush()
+
+
+def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how a scene is read and cut; the same in predict and plan."""
+    for option in reversed(
+        [
+            click.option(
+                "-m",
+                "--model",
+                multiple=True,
+                metavar="MODEL",
+                help="Bundle: name, folder or zip. Several: mean of probabilities.",
+            ),
+            click.option(
+                "--aoi",
+                type=click.Path(path_type=Path),
+                help="Vector file, any CRS: only what lies inside is predicted.",
+            ),
+            click.option(
+                "--bands",
+                metavar="B,B,...",
+                callback=comma,
+                help="Scene's bands for the model's: numbers from 1, or names.",
+            ),
+            click.option(
+                "--gsd",
+                type=float,
+                metavar="M",
+                help="Metres per pixel of the scene, if it does not know or is wrong.",
+            ),
+            click.option("--nodata", type=float, help="Value that means no data."),
+            click.option(
+                "--stretch",
+                metavar="auto|none|LOW,HIGH",
+                callback=_stretch,
+                help="Values of the scene that become the model's range.",
+            ),
+            click.option("--tile", type=int, metavar="PX", help="Edge of the tiles."),
+            click.option(
+                "--overlap", type=int, metavar="PX", help="What neighbouring tiles share."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how the model runs."""
+    for option in reversed(
+        [
+            click.option("--device", default=None, metavar="auto|cpu|cuda|mps"),
+            click.option(
+                "--precision",
+                default=None,
+                type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            ),
+            click.option("--runtime", default=None, metavar="auto|torch"),
+            click.option("--batch", type=int, metavar="N", help="Tiles that go through at once."),
+            click.option("--threads", type=int, metavar="N", help="CPU threads of the model."),
+            click.option(
+                "--tta",
+                metavar="A,A,...",
+                callback=comma,
+                help="Test-time augmentation: hflip, vflip, rot90, scale:0.75 ...",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def comma(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise click.BadParameter("names or numbers with a comma between, none left out")
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
+def _stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None or value in ("auto", "none"):
+        return value
+    try:
+        low, high = (float(v) for v in value.split(","))
+    except ValueError:
+        raise click.BadParameter("auto, none, or two numbers LOW,HIGH") from None
+    return low, high
+
+
+def bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        west, south, east, north = (float(v) for v in value.split(","))
+    except ValueError:
+        raise click.BadParameter("four numbers W,S,E,N") from None
+    return west, south, east, north
+
+
+def values(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> dict[str, list[str]] | None:
+    pairs = [text.partition("=") for text in value]
+    if not all(name and equals and said for name, equals, said in pairs):
+        raise click.BadParameter("a class, '=', and what the attribute says for it")
+    return {name.strip(): said.split(",") for name, _, said in pairs} or None
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Only what the user said; the defaults live in PredictOptions."""
+    return {k: v for k, v in options.items() if v is not None and v != ()}
+
+
+def polygon_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which polygons come out."""
+    for option in reversed(
+        [
+            click.option("--threshold", type=float, help="Decision level of a one-class model."),
+            click.option(
+                "--min-area", type=float, metavar="M2", help="Drop polygons smaller than this."
+            ),
+            click.option(
+                "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function

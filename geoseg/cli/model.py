@@ -1,0 +1,68 @@
+"""geoseg model: bundles, by name or path."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from geoseg.cli.base import Verbs, as_json, emit
+
+
+@click.group(cls=Verbs)
+def model() -> None:
+    """List, show, check and get models."""
+
+
+@model.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Models that can be named."""
+    from geoseg.registry import list_models
+    from geoseg.terminal import rows
+
+    entries = [entry.as_dict() for entry in list_models()]
+    if as_json:
+        for entry in entries:
+            emit(entry)
+    else:
+        click.echo(rows(entries))
+
+
+@model.command()
+@click.argument("name")
+@as_json
+def show(name: str, as_json: bool) -> None:
+    """The contract of a model and its card."""
+    from geoseg.bundle import Bundle
+    from geoseg.registry import find
+
+    bundle = Bundle.open(find(name))
+    emit(bundle.item) if as_json else click.echo(bundle.card)
+
+
+@model.command()
+@click.argument("name")
+@click.option("--device", default="auto")
+@as_json
+def check(name: str, device: str, as_json: bool) -> None:
+    """Run the model's golden sample and compare."""
+    from geoseg import runtime
+    from geoseg.bundle import Bundle
+    from geoseg.registry import find
+
+    bundle = Bundle.open(find(name))
+    report = bundle.check(runtime.load([bundle], device=device))
+    emit(report.as_dict()) if as_json else click.echo(str(report))
+    if not report.ok:
+        sys.exit(1)
+
+
+@model.command()
+@click.argument("source")
+@click.option("--name", help="Name to keep it under.")
+def pull(source: str, name: str | None) -> None:
+    """Get a model: folder, zip, http(s) address, or Hugging Face repository (owner/name)."""
+    from geoseg.registry import pull as get
+
+    click.echo(get(source, name=name))
