@@ -43,6 +43,8 @@ benchmark: $(VENV)/.tested  ## PEERS=path of the peers' Python, see benchmarks/R
 	$(BIN)/python benchmarks/enduser.py --threads 0 $(if $(PEERS),--peers-python $(PEERS))
 	$(BIN)/python benchmarks/memory.py --cores 0
 	$(BIN)/python benchmarks/seams.py --threads 0
+	$(BIN)/python benchmarks/loader.py --cores 0
+	$(BIN)/python benchmarks/streaming.py --cores 0
 	$(BIN)/python benchmarks/device.py
 
 clean:
