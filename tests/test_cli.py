@@ -215,6 +215,8 @@ def test_interrupted_runs_leave_nothing(
         stderr=subprocess.PIPE,
         text=True,
         env=ENV,
+        # a shell that starts the tests in the background has them ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,15 @@ from geoseg.data.config import ClassConfig
 from geoseg.data.labels import VectorLabels, read_vector
 from geoseg.data.meaning import Meaning
 from geoseg.data.split import belongs, need, windows
-from geoseg.data.stats import Histogram, Moments, class_balance, measure_files, survey
-from geoseg.errors import DataError
+from geoseg.data.stats import (
+    Histogram,
+    Moments,
+    class_balance,
+    described,
+    measure_files,
+    survey,
+)
+from geoseg.errors import DataError, OutputError
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.testing import write_scene
@@ -347,6 +356,8 @@ def test_missing_and_unusable_data_is_told_in_one_sentence(
     layer(tmp_path / "two.gpkg", HOUSES)
     gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs=CRS).to_file(tmp_path / "two.gpkg", layer="b")
     layer(tmp_path / "far.gpkg", [box(9000, 0, 9100, 100)])
+    with pytest.warns(UserWarning, match="crs"):
+        gpd.GeoDataFrame(geometry=HOUSES).to_file(tmp_path / "bare.gpkg")
     two = [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
     for change, given_, message in (
         ({"rasters": "nowhere.tif"}, {}, "no raster at"),
@@ -358,6 +369,8 @@ def test_missing_and_unusable_data_is_told_in_one_sentence(
         ({"labels": "named.gpkg"}, {"classes": two}, "which attribute holds the class"),
         ({"aoi": "far.gpkg"}, {}, "no pixel with data lies in the labelled area"),
         ({"labels": "m*.png"}, {}, "needs exactly one"),
+        ({"labels": "named.gpkg"}, {"gsd": 0.0005}, "is that in metres"),
+        ({"labels": "bare.gpkg"}, {}, "has no CRS.*assign the one"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             load_places(config({**place, **change}, **given_), tmp_path, seed=0)
@@ -497,6 +510,28 @@ def test_statistics_of_the_training_blocks_from_sheets_and_from_files(
     assert sum(balance["validate"].values()) == (sheet.parts == VALIDATE).sum() * 400
 
 
+def test_statistics_that_cannot_be_made(tmp_path: Path, place: dict[str, Any]) -> None:
+    plant(tmp_path, "deep.tif", shift=1000, dtype=np.uint16)
+    layer(tmp_path / "all.gpkg", [box(0, 0, 9000, SIZE)])
+    deep = {"name": "deep", "rasters": "deep.tif", "labels": "all.gpkg"}
+    data = config(place, deep)
+    with pytest.raises(DataError, match=r"uint8 \(a\.tif\), uint16 \(deep\.tif\)"):
+        measure_files(data, survey(data, tmp_path, seed=0))
+    data = config({**place, "use": "test"})
+    with pytest.raises(DataError, match="no block for 'train'"):
+        measure_files(data, survey(data, tmp_path, seed=0))
+
+
+def test_suggestions_for_a_flat_raster_make_a_recipe(tmp_path: Path, place: dict[str, Any]) -> None:
+    flat = np.full((3, SIZE, SIZE), 7, np.uint8)
+    write_scene(tmp_path / "flat.tif", flat, crs=CRS, transform=TO_GROUND)
+    data = config({**place, "rasters": "flat.tif"})
+    plots = survey(data, tmp_path, seed=0)
+    suggested = described(data, plots, measure_files(data, plots))["suggested"]
+    del suggested["class_weights"]
+    assert config(place, **suggested).value_range == (7, 8)
+
+
 def test_weights_of_classes() -> None:
     labels = np.repeat([0, 1, 2], [10_000, 100, 1]).astype(np.uint8)
     grid = Grid(None, Affine.identity(), 1, len(labels))
@@ -521,6 +556,18 @@ def test_sheets_travel_without_their_pixels(tmp_path: Path, place: dict[str, Any
     again = pickle.loads(sent)  # noqa: S301  our own
     assert (again.image == sheet.image).all()
     assert (again.label == sheet.label).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system reserves no space")
+def test_a_full_disk_is_told_before_pixels_are_mapped(
+    tmp_path: Path, place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match="MiB of pixels cannot be written .No space left"):
+        only(tmp_path, config(place), store=Store(tmp_path / "pixels"))
 
 
 def test_keys_of_values() -> None:

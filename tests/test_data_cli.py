@@ -28,6 +28,7 @@ from geoseg.data.config import DataConfig
 from geoseg.data.labels import read_vector
 from geoseg.data.polygons import Finding
 from geoseg.data.sheets import load_places
+from geoseg.data.split import VALIDATE
 from geoseg.errors import DataError, OutputError, UsageError
 from geoseg.testing import write_scene
 from geoseg.train.config import TrainConfig
@@ -209,7 +210,8 @@ def test_areas_nodata_masks_and_the_split(folder: Path, tmp_path: Path) -> None:
     write_scene(tmp_path / "void.tif", values * 0, crs=CRS, transform=TO_GROUND, nodata=0)
     found = findings(tmp_path, {"rasters": "void.tif"})
     assert told(found, "warning", "void.tif", "has no data at all")
-    assert told(found, "error", "no block for 'train'")
+    assert told(found, "error", "no pixel with data is labelled")
+    assert not told(found, "error", "no block for 'train'")  # that only follows
     Image.fromarray(np.tile(np.arange(256, dtype=np.uint8) // 64, (SIZE, 1))).save(
         tmp_path / "m.png"
     )
@@ -223,6 +225,23 @@ def test_areas_nodata_masks_and_the_split(folder: Path, tmp_path: Path) -> None:
     assert told(found, "warning", "nothing is background", "declares its 0 as nodata")
     coarse = findings(tmp_path, {}, gsd=0.1, split={"block": 12})
     assert told(coarse, "warning", "its pixels are 0.5 m, the recipe's 0.1 m")
+    small = findings(tmp_path, {}, split={"block": 2})
+    assert told(small, "warning", "blocks of 2 m are less than 16 pixels wide")
+
+
+def test_what_training_refuses_is_an_error(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").symlink_to(folder / "scene.tif")
+    (tmp_path / "houses.gpkg").symlink_to(folder / "houses.gpkg")
+    image = np.ones((3, SIZE, SIZE), np.uint16)
+    write_scene(tmp_path / "deep.tif", image, crs=CRS, transform=TO_GROUND)
+    write_scene(tmp_path / "cut.tif", image[:, 9:], crs=CRS, transform=TO_GROUND)
+    assert told(findings(tmp_path, {"variants": ["no.tif"]}), "error", "no.tif does not exist")
+    found = findings(tmp_path, {"variants": ["cut.tif"]})
+    assert told(found, "error", "cut.tif", "its pixels are not those of the raster")
+    place = {"name": "here", "rasters": "scene.tif", "labels": "houses.gpkg"}
+    deep = {**place, "name": "deep", "rasters": "deep.tif"}
+    found = findings(tmp_path, {}, places=[place, deep])
+    assert told(found, "error", "different types of values: uint8 (here), uint16 (deep)")
 
 
 @pytest.mark.parametrize("move", [(3, 0), (0, -4), (-4, 5), (6, 6)])
@@ -367,6 +386,8 @@ def test_chips_appear_whole_or_not_at_all(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "chips"
+    with pytest.raises(DataError, match="no block for test: it has some for train, validate"):
+        export(config({}), folder, tmp_path / "none", parts=("test",))
     with pytest.raises(UsageError, match="too small"):
         export(config({}), folder, target, size=4)
 
@@ -461,6 +482,17 @@ def test_recipes_for_masks(folder: Path, tmp_path: Path) -> None:
     assert made.background
     assert [c.values for c in made.classes] == [("#0a141e",), ("#c80000",)]
     assert [c.color for c in made.classes] == ["#0a141e", "#c80000"]
+    striped = np.repeat(np.array([[[255, 255, 255]], [[200, 0, 0]]], np.uint8), 600, 0)
+    Image.fromarray(striped.repeat(1200, 1)).save(tmp_path / "s.png")  # the white comes first
+    made = recipe(folder / "scene.tif", tmp_path / "s.png").data
+    assert [c.values for c in made.classes] == [("#c80000",), ("#ffffff",)]
+    large = np.full((2 * SIZE, 2 * SIZE), 9, np.uint8)  # more than the raster shows
+    large[:SIZE, :SIZE] = values
+    write_scene(tmp_path / "l.tif", large[None], crs=CRS, transform=TO_GROUND)
+    with rasterio.open(tmp_path / "l.tif", "r+") as file:  # numbers, in spite of its palette
+        file.write_colormap(1, {v: (v, 9, 0, 255) for v in (2, 5, 9)})
+    made = recipe(folder / "scene.tif", tmp_path / "l.tif").data
+    assert [c.values for c in made.classes] == [(2,), (5,)]
     noise = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "n.png")
     with pytest.raises(DataError, match="no mask of classes"):
@@ -468,6 +500,15 @@ def test_recipes_for_masks(folder: Path, tmp_path: Path) -> None:
     Image.fromarray(values * 0).save(tmp_path / "z.png")
     with pytest.raises(DataError, match="nothing but 0"):
         recipe(folder / "scene.tif", tmp_path / "z.png")
+
+
+def test_small_tiles_leave_blocks_to_validate(tmp_path: Path) -> None:
+    for i in range(10):
+        Image.fromarray(np.full((64, 64, 3), 9 * i, np.uint8)).save(tmp_path / f"p{i}.png")
+        Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / f"m{i}.tif")
+    made = recipe(tmp_path / "p*.png", tmp_path / "m*.tif", gsd=10)
+    sheets = load_places(made.data, tmp_path, seed=0)
+    assert sum(int((s.parts == VALIDATE).sum()) for s in sheets) >= 1
 
 
 def test_recipes_for_rasters_of_all_kinds(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -476,6 +477,13 @@ def test_a_scene_without_truth_is_left_out_and_told(tmp_path: Path, truth: Path)
     assert any("outside of the scene" in n and "away.tif" in n for n in report["notes"])
 
 
+def test_points_as_truth_are_told(tmp_path: Path) -> None:
+    prediction = raster(tmp_path / "mask.tif", squares())
+    points = vectors(tmp_path / "points.gpkg", [ground(r, c, 4, 4).centroid for r, c in SQUARES])
+    notes = run(prediction, points).report["notes"]
+    assert any(f"{len(SQUARES)} features are points or lines" in note for note in notes)
+
+
 def test_few_blocks_are_told(tmp_path: Path, truth: Path) -> None:
     notes = run(raster(tmp_path / "mask.tif", squares()), truth).report["notes"]
     assert any("Only 1 block of ground has truth" in note for note in notes)
@@ -552,6 +560,10 @@ def test_places_of_a_recipe_whole_and_in_blocks(
     assert both["scenes"][0]["measures"]["iou"]["value"] == pytest.approx(1)
     with pytest.raises(UsageError, match=r"no place of the recipe has `use: validate`.*--split"):
         run(model=model, recipe=file, part="validate")
+    trained = shutil.copytree(model, tmp_path / "run" / "bundle")
+    shutil.copy(split, tmp_path / "run" / "split.gpkg")
+    same = run(model=trained, recipe=file, part="test").report  # the run's own split is found
+    assert same["measures"] == both["measures"]
 
 
 def test_other_classes_than_the_recipes_are_refused(tmp_path: Path, model: Path) -> None:
@@ -572,6 +584,13 @@ def test_errors_name_the_thing(tmp_path: Path, truth: Path, scene: Path, model: 
         run(prediction, away)
     with pytest.raises(DataError, match=r"away.gpkg: lies outside of the scene .*scene.tif"):
         run(scene, away, model=model)
+    nowhere = vectors(tmp_path / "nowhere.gpkg", [])
+    with pytest.raises(DataError, match=r"nowhere.gpkg: has no polygons.*\(aoi\)"):
+        run(prediction, nowhere)
+    whole = prediction.read_bytes()
+    (tmp_path / "torn.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"torn.tif: cannot be read.*get it anew"):
+        run(prediction, tmp_path / "torn.tif")
     lost = vectors(tmp_path / "lost.gpkg", [ground(20, 20, 40, 40)], None)
     with pytest.raises(DataError, match=r"lost.gpkg: has no CRS"):
         run(prediction, lost)
@@ -586,6 +605,10 @@ def test_errors_name_the_thing(tmp_path: Path, truth: Path, scene: Path, model: 
     found = vectors(tmp_path / "found.gpkg", [ground(20, 20, 40, 40)])
     with pytest.raises(UsageError, match=r"of which scene are these polygons\? Name it"):
         run(found, truth)
+    with pytest.raises(UsageError, match=r"block: 0\.001 m is less than 4 pixels"):
+        run(prediction, truth, block=0.001)
+    with pytest.raises(UsageError, match="tolerance: 1e\\+06 m is more than 100 pixels"):
+        run(prediction, truth, tolerance=1e6)
     with pytest.raises(UsageError, match="unknown key 'tresh'"):
         run(prediction, truth, tresh=1)
     with pytest.raises(DataError, match="neither polygons, nor a mask"):
@@ -754,3 +777,15 @@ def test_a_model_of_several_classes(tmp_path: Path) -> None:
     assert report["thresholds"] is None
     page = check_page(tmp_path / "report" / "report.html")
     assert page.tags.count("img") % 3 == 0  # image, truth, prediction
+
+
+def test_an_evaluation_is_a_mapping_of_measures(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:30, 20:50] = 1
+    file = raster(tmp_path / "mask.tif", mask)
+    found = run(file, file, block=30)
+    assert found["iou"] == 1
+    assert "boundary_f1" in found
+    assert dict(found)["f1"] == 1
+    with pytest.raises(KeyError, match="no measure 'iuo'; there are: iou, f1"):
+        found["iuo"]

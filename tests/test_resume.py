@@ -15,6 +15,7 @@ from planted import plant_place, recipe
 from geoseg.errors import DataError, OutputError
 from geoseg.train import checkpoint, learner, loop, result
 from geoseg.train import run as training
+from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
 from geoseg.train.run import run
 
@@ -145,8 +146,17 @@ def test_another_recipe_is_refused(whole: Any) -> None:
     config, root, folder = whole
     for changed in ({"steps": 6}, {"lr": 0.5}, {"seed": 1}):
         schedule = config.schedule.model_copy(update=changed)
-        with pytest.raises(DataError, match="another recipe: take another folder"):
+        with pytest.raises(DataError, match=rf"other settings \(schedule\.{next(iter(changed))}\)"):
             run(config.model_copy(update={"schedule": schedule}), root, folder, progress=False)
+
+
+def test_two_runs_do_not_share_a_folder(whole: Any, tmp_path: Path) -> None:
+    config, root, _ = whole
+    with alone(tmp_path), pytest.raises(DataError, match="another run is at work in it"):
+        run(config, root, tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+    with alone(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "other"])

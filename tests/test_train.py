@@ -8,10 +8,11 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
-from planted import MILD, NAMES, PLAIN, plant_place, recipe
+from planted import CRS, GSD, MILD, NAMES, PLAIN, plant_place, recipe
 
 import geoseg
 from geoseg import runtime
@@ -161,6 +162,67 @@ def test_rasters_of_several_types_are_refused(data: Data, tmp_path: Path) -> Non
     sheets = load_places(config.data, root, seed=0)
     with pytest.raises(DataError, match=r"uint8 \(.*uint16 \(deep\.tif\)"):
         resolve(config, sheets, root, tmp_path)
+
+
+def test_labels_of_blocks_that_are_held_back_teach_nothing(data: Data, tmp_path: Path) -> None:
+    root, (place, _) = data
+    held = {"split": {"block": 19.2, "share": 0.2, "test": 0.2}}
+    run(recipe([place], model=PLAIN, data=held), root, tmp_path / "honest", progress=False)
+    split = gpd.read_file(tmp_path / "honest" / "split.gpkg").to_crs(CRS)
+    away = split[split["part"] != "train"]
+    assert set(away["part"]) == {"validate", "test"}
+    labels = gpd.read_file(root / place["labels"])
+    lies = away[["geometry"]].assign(kind="roof", geometry=away.buffer(-2 * GSD))
+    pd.concat([labels, lies]).to_file(root / "poisoned.gpkg")
+    poisoned = recipe([{**place, "labels": "poisoned.gpkg"}], model=PLAIN, data=held)
+    run(poisoned, root, tmp_path / "poisoned", progress=False)
+    weights, results = (
+        [(tmp_path / name / file).read_bytes() for name in ("honest", "poisoned")]
+        for file in ("weights.safetensors", "result.json")
+    )
+    assert weights[0] == weights[1]
+    judged = [json.loads(result)["confusion"] for result in results]
+    assert judged[0] != judged[1]  # the lies were seen where they may be
+
+
+def test_nothing_to_learn_is_told_and_what_cannot_be_learnt(
+    data: Data, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, (place, _) = data
+    config = recipe([place], data={"attribute": "kind"}, model=PLAIN)
+    elsewhere = gpd.read_file(root / place["labels"]).set_crs(3857, allow_override=True)
+    elsewhere.to_file(root / "elsewhere.gpkg")
+    wrong = recipe([{**place, "labels": "elsewhere.gpkg"}], model=PLAIN)
+    with pytest.raises(DataError, match="no pixel of roof.*nothing to learn.*data check"):
+        run(wrong, root, tmp_path / "wrong", progress=False)
+    more = recipe([place], classes=2, model=PLAIN, steps=1)
+    run(more, root, tmp_path / "more")
+    assert "class pond has no pixel in the blocks that train" in capfd.readouterr().err
+    run(config, root, tmp_path / "one")
+    assert "no pixel" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "ab"}, "'ab' is no name for a model"),
+        (
+            {"data": {"classes": [{"id": 1, "name": "roof", "color": "red"}]}},
+            "'red' is not #rrggbb",
+        ),
+        ({"data": {"classes": [{"id": 1, "name": ""}], "attribute": None}}, "name of a class"),
+    ],
+)
+def test_what_no_bundle_can_hold_is_told_before_the_training(
+    data: Data, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    root, places = data
+    content = recipe(places, model=PLAIN).model_dump()
+    content["data"] |= change.pop("data", {})
+    config = TrainConfig.model_validate(content | change)
+    with pytest.raises(ModelError, match=message):
+        run(config, root, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
 # --- bundles --------------------------------------------------------------------------------

@@ -321,6 +321,14 @@ def test_a_loss_that_is_no_number_ends_the_run(
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
+def test_weights_that_no_bundle_can_hold_end_the_run(data: Any, tmp_path: Path) -> None:
+    root, places = data
+    config = recipe(places, model=PLAIN, steps=1, lr=1e30, warmup=0, ema=0, precision="float32")
+    with pytest.raises(GeosegError, match="after step 1 the tensor.*make schedule.lr smaller"):
+        run(config, root, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
 # --- memory ---------------------------------------------------------------------------------
 
 

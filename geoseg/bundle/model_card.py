@@ -40,7 +40,14 @@ def card(
         "Limits": limits,
         "Attribution": attribution,
     }
-    lines = [f"# {spec.id}", "", spec.description or spec.name, "", "| | |", "|---|---|"]
+    lines = [
+        f"# {spec.name}, version {spec.version}",
+        "",
+        spec.description or spec.name,
+        "",
+        "| | |",
+        "|---|---|",
+    ]
     lines += [f"| {key} | {value} |" for key, value in facts.items()]
     for title, text in sections.items():
         if text:

@@ -44,8 +44,8 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--classes", metavar="A,B,...", help="Of its values (or the mask's), those that count."
 )
 @click.option("--gsd", type=float, metavar="M", help="Metres per pixel to train at.")
-@click.option("--name", help="Of the model.")
-@click.option("--steps", type=int, help="Of the training.")
+@click.option("--name", help="Name of the model; else that of the recipe.")
+@click.option("--steps", type=int, help="Steps to train for.")
 @overwrite
 def data_recipe(
     scene: str, labels: str, output: Path, classes: str | None, overwrite: bool, **options: Any
@@ -54,6 +54,7 @@ def data_recipe(
     from geoseg.train.recipe import recipe, write_recipe
 
     wanted = [name.strip() for name in classes.split(",")] if classes else None
+    options["name"] = options["name"] or output.stem.lower()
     made = recipe(scene, labels, classes=wanted, **given(options))
     click.echo(write_recipe(made, output, overwrite=overwrite))
 
@@ -149,9 +150,16 @@ def data_chips(
 ) -> None:
     """Export chips for other tools; geoseg itself trains straight from the rasters."""
     from geoseg.data.chips import export
+    from geoseg.data.sheets import block_pixels
     from geoseg.train.config import TrainConfig
 
     config, folder = TrainConfig.load(recipe, root)
+    if (block := block_pixels(config.data)) < options["size"]:
+        click.echo(
+            f"warning: chips are of {block} pixels: no larger than a block of the split "
+            f"({config.data.split.block:g} m)",
+            err=True,
+        )
     written = export(config.data, folder, output, seed=config.schedule.seed, **given(options))
     if as_json:
         emit({"output": output, **written})

@@ -43,8 +43,14 @@ def train(recipe: Path, output: Path | None, data: Path | None, steps: int | Non
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder of the report (HTML, JSON)."
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="A recipe that names the places.")
-@click.option("--part", type=click.Choice(["test", "validate"]), help="Of the recipe's places.")
+@click.option(
+    "--recipe", type=click.Path(path_type=Path), help="A training recipe that names the places."
+)
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validate"]),
+    help="Which of the recipe's places and blocks; test if not given.",
+)
 @click.option(
     "--split", type=click.Path(path_type=Path), help="split.gpkg of a run: blocks of that part too."
 )
@@ -110,6 +116,8 @@ def compare(reports: tuple[Path, ...], output: Path | None, overwrite: bool, as_
     comparison = run(reports, output, overwrite=overwrite)
     if not as_json:
         click.echo(text(comparison))
+        if output:
+            click.echo(f"wrote {output}")
         return
     for row in comparison.as_dicts():
         emit({"event": "row", **row})

@@ -25,7 +25,16 @@ from geoseg.data.polygons import (
     of_place,
     of_size,
 )
-from geoseg.data.sheets import Strip, Truth, beside, block_pixels, files, open_scene, strips
+from geoseg.data.sheets import (
+    Strip,
+    Truth,
+    beside,
+    block_pixels,
+    files,
+    open_scene,
+    open_variant,
+    strips,
+)
 from geoseg.data.split import NAMES, TRAIN, UNUSED, VALIDATE, deal, need, outline, separate
 from geoseg.data.stats import Plot, class_balance, count_labels
 from geoseg.errors import DataError, GeosegError
@@ -37,6 +46,7 @@ _ON_NODATA = 0.01  # of the labelled pixels of a raster: below, it is the rim of
 _SPREAD = 0.6  # of the rasters: labels that spread less far were hardly sought everywhere
 _PIECES = 40  # of a place, in which labels are held against the image
 _PIECE = 128  # pixels along such a piece, at least
+_BLOCK = 16  # pixels along a block of the split, at least
 _COARSE = 2.0  # times: a raster's pixels over those of the recipe
 
 
@@ -45,10 +55,12 @@ def examine(config: DataConfig, root: Path, *, seed: int = 0) -> list[Finding]:
     found: list[Finding] = []
     plots: list[Plot] = []
     dtypes: dict[str, str] = {}
+    blind = False
     for place in config.places:
         look = _Look(place, config, root)
         found += look.findings()
         plots += look.plots
+        blind |= bool(place.labels) and not any(plot.counts.any() for plot in look.plots)
         dtypes |= {str(dtype): place.name for dtype in look.dtypes}
         try:
             deal(look.plots, place, config.split, root=root, seed=seed)
@@ -58,7 +70,9 @@ def examine(config: DataConfig, root: Path, *, seed: int = 0) -> list[Finding]:
     if len(dtypes) > 1:
         kinds = ", ".join(f"{dtype} ({place})" for dtype, place in dtypes.items())
         what = f"rasters have different types of values: {kinds}"
-        found.append(Finding("warning", "", "", what, "check that their units are the same"))
+        found.append(Finding("error", "", "", what, "convert some, their units the same"))
+    if blind:  # what would be said of classes and the split only follows from that
+        return found
     return [*found, *_of_split(plots, config)]
 
 
@@ -212,6 +226,9 @@ class _Look:
             yield self._say(labels.path if mask and isinstance(labels, MaskLabels) else path, said)
         if labels is not None:
             self._align(scene, labels, area, plot)
+        for pattern in self.place.variants:
+            file = beside(path, self.root, self.place, pattern)
+            open_variant(file, self.place, self.config, scene.grid).close()
 
     def _align(self, scene: Scene, labels: Labels, area: Labels | None, plot: Plot) -> None:
         """Hold some pieces with objects, of one block or more, against the image."""
@@ -332,6 +349,10 @@ def _of_split(plots: list[Plot], config: DataConfig) -> Iterator[Finding]:
     if dropped:
         message = f"rasters overlap: {dropped} blocks lie on ground that is held back elsewhere"
         yield Finding("warning", "", "", message, "they are not used; name each ground once")
+    if block_pixels(config) < _BLOCK:
+        message = f"blocks of {config.split.block:g} m are less than {_BLOCK} pixels wide"
+        remedy = "make data.split.block larger: ground that near is too much alike to validate"
+        yield Finding("warning", "", "", message, remedy)
     for part in (TRAIN, VALIDATE):
         try:
             need(plots, part)

@@ -39,7 +39,7 @@ from geoseg.data.labels import Labels, VectorLabels
 from geoseg.data.sheets import Truth, open_scene
 from geoseg.data.split import NAMES, belongs, windows
 from geoseg.data.stats import Plot, survey
-from geoseg.errors import UsageError
+from geoseg.errors import DataError, UsageError
 from geoseg.grid import Window
 from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
@@ -82,13 +82,19 @@ def export(
     if size < 16:
         raise UsageError(f"chips of {size} pixels are too small: take at least 16")
     plots = survey(config, root, seed=seed)
+    there = [NAMES[part] for part in NAMES if any((plot.parts == part).any() for plot in plots)]
+    if not set(parts) & set(there):
+        raise DataError(
+            f"the split has no block for {' or '.join(parts)}: it has some for "
+            f"{', '.join(there) or 'nothing'}"
+        )
     with installing(output, overwrite=overwrite) as folder:
         folder.mkdir()
         classes = [{"id": c.id, "name": c.name, "color": c.color} for c in config.classes]
         _write_json(folder / "classes.json", classes)
         written = {}
         for part, name in NAMES.items():
-            if name in parts and any((plot.parts == part).any() for plot in plots):
+            if name in parts and name in there:
                 writer = _Writer(folder / name, config, format)
                 for chip in _chips(config, root, plots, part, size):
                     if format == "mask" or (chip.label != IGNORE).mean() >= _LABELLED:

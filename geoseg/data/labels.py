@@ -164,7 +164,9 @@ def codes_of(
         return np.empty(0, np.uint8)
     if attribute is None:
         if not meaning.anything:
-            raise DataError(f"{path}: which attribute holds the class? say it in data.attribute")
+            raise DataError(
+                f"{path}: which attribute holds the class? name it (data.attribute, or --attribute)"
+            )
         return np.ones(len(frame), np.uint8)
     if attribute not in frame.columns:
         there = ", ".join(c for c in frame.columns if c != frame.geometry.name)

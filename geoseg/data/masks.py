@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.scene.files import quiet
 
+_ROWS = 512  # that are looked at together
 _MOST = 1000  # values of a mask: with more it is a picture
 
 
@@ -44,12 +45,12 @@ class MaskLabels:
                 )
 
     def burn(self, window: Window) -> NDArray[np.uint8]:
-        pixels, known = self._read(window)
+        pixels, known = self.read(window)
         return np.where(known, self.meaning.of_pixels(pixels), np.uint8(IGNORE))
 
     def unknown(self, window: Window) -> Counter[str]:
         """How many pixels have a value that is no class, nor 0 where that is the background."""
-        pixels, known = self._read(window)
+        pixels, known = self.read(window)
         values, keys = self.meaning.keyed(pixels)
         if self.meaning.anything:
             return Counter()
@@ -59,14 +60,16 @@ class MaskLabels:
         names = (f"#{v:06x}" if colours else f"{v:g}" for v in found)
         return Counter(dict(zip(names, map(int, counts), strict=True)))
 
-    def _read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The mask's bands (or the colours of its palette), and where it has data."""
         with _open(self.path) as mask:
             read = self._warped if self._by_place else self._plain
             try:
                 pixels, known = read(mask, window)
             except RasterioError as e:
-                raise DataError(f"{self.path}: cannot be read ({e})") from e
+                raise DataError(
+                    f"{self.path}: cannot be read: it is truncated or damaged; get it anew"
+                ) from e
             if mask.count == 1 and self.meaning.colours:
                 pixels = _painted(mask, pixels)
         return pixels, known
@@ -123,29 +126,28 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read, neither as vectors nor as a mask ({e})") from e
 
 
-def values_of_masks(paths: Sequence[Path]) -> list[Value]:
-    """All values that masks hold, numbers or colours '#rrggbb', in order; raises DataError."""
-    found: set[Value] = set()
-    for path in paths:
-        with _open(path) as mask:
-            for _, box in mask.block_windows(1):
-                try:
-                    pixels = mask.read(list(range(1, min(mask.count, 3) + 1)), window=box)
-                except RasterioError as e:
-                    raise DataError(f"{path}: cannot be read ({e})") from e
-                found |= _values(_painted(mask, pixels), mask.nodata)
-                if len(found) > _MOST:
-                    raise DataError(
-                        f"{path}: has more than {_MOST} values, so it is no mask of classes (was "
-                        "it saved as JPEG?)"
-                    )
-    return sorted(found, key=lambda value: (isinstance(value, str), value))
+def values_of_masks(masks: Iterable[MaskLabels]) -> list[Value]:
+    """All values on the masks' grids: numbers, or colours '#rrggbb', in order; raises DataError."""
+    numbers: set[int] = set()
+    colours: set[int] = set()  # 0xrrggbb
+    for mask in masks:
+        for window in _pieces(mask.grid):
+            pixels, known = mask.read(window)
+            if len(pixels) < 3:
+                numbers |= {int(v) for v in np.unique(pixels[0][known]) if v == v}
+            else:
+                red, green, blue = pixels[:, known].astype(np.int32)
+                colours |= set(np.unique(red * 65536 + green * 256 + blue).tolist())
+            if len(numbers) + len(colours) > _MOST:
+                raise DataError(
+                    f"{mask.path}: has more than {_MOST} values, so it is no mask of classes (was "
+                    "it saved as JPEG?)"
+                )
+    if all(v == v % 256 * 0x010101 for v in colours):  # numbers, saved as gray
+        return sorted(numbers | {v % 256 for v in colours})
+    return [*sorted(numbers), *(f"#{v:06x}" for v in sorted(colours))]
 
 
-def _values(pixels: NDArray[Any], nodata: float | None) -> set[Value]:
-    if len(pixels) < 3:
-        return {int(v) for v in np.unique(pixels[0]) if v == v and v != nodata}
-    red, green, blue = pixels[:3].astype(np.int32)
-    if (red == green).all() and (green == blue).all():  # numbers, saved as gray
-        return {int(v) for v in np.unique(red)}
-    return {f"#{v:06x}" for v in np.unique(red * 65536 + green * 256 + blue)}
+def _pieces(grid: Grid) -> Iterator[Window]:
+    for row in range(0, grid.height, _ROWS):
+        yield Window(row, 0, min(_ROWS, grid.height - row), grid.width)

@@ -34,7 +34,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = ", ".join(filter(None, (self.place and f"place {self.place}", self.file)))
-        return f"{self.severity}: {where}: {self.message}: {self.remedy}"
+        return ": ".join(filter(None, (self.severity, where, self.message, self.remedy)))
 
 
 Said = tuple[Literal["error", "warning"], str, str]  # severity, message, remedy

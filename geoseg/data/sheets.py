@@ -6,6 +6,7 @@ may be larger than memory and several workers share them. They are filled by ban
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,13 +26,23 @@ from geoseg.data.labels import (
 )
 from geoseg.data.masks import MaskLabels
 from geoseg.data.meaning import Meaning
-from geoseg.data.split import TRAIN, UNUSED, belongs, blocks_of, check_labelled, deal, separate
-from geoseg.errors import DataError
+from geoseg.data.split import (
+    TRAIN,
+    UNUSED,
+    belongs,
+    blocks_of,
+    check_labelled,
+    deal,
+    separate,
+    windows,
+)
+from geoseg.errors import DataError, OutputError
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
 from geoseg.spec import Band
 
+_FINER = 20  # times: at most, the recipe's pixels may be so much finer than a raster's
 _BAND = 32 << 20  # bytes of pixels that are read at a time
 
 
@@ -75,6 +86,13 @@ class Sheet:
         """(rows, columns of blocks): labelled pixels of each."""
         return blocks_of(self.label, self.block)
 
+    def labels(self, part: int) -> set[int]:
+        """The labels that occur in the blocks of a part."""
+        found: set[int] = set()
+        for window in windows(self, part):
+            found.update(map(int, np.unique(self.label[window.slices()])))
+        return found - {IGNORE}
+
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: files are opened again, instead of sending all that is in them."""
         return _sheet, tuple(_sent(getattr(self, each.name)) for each in fields(self))
@@ -115,7 +133,17 @@ class Store:
             return np.empty(shape, dtype)
         self._count += 1
         path = self.folder / f"{self._count:05}.npy"
-        return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a mapped file that outgrows the disk kills the process
+            size = path.stat().st_size
+            try:
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as e:
+                raise OutputError(
+                    f"{path}: {size >> 20} MiB of pixels cannot be written ({e.strerror})"
+                ) from e
+        return pixels
 
 
 def load_places(
@@ -159,6 +187,12 @@ def open_scene(file: Path, place: PlaceConfig, config: DataConfig) -> Scene:
     if scene.gsd is None:
         scene.close()
         raise DataError(f"{file}: does not know its GSD: say gsd (metres) for its place")
+    if max(scene.gsd) > _FINER * config.gsd:
+        scene.close()
+        raise DataError(
+            f"{file}: its pixels are {max(scene.gsd):.3g} m, data.gsd is {config.gsd:g}: is that "
+            "in metres? There is no such detail"
+        )
     return scene
 
 
@@ -220,7 +254,10 @@ def _need_crs(frame: gpd.GeoDataFrame, grid: Grid, path: Path, file: Path) -> No
     """Both without a CRS are taken to have the same coordinates."""
     if (frame.crs is None) != (grid.crs is None):
         which = path if frame.crs is None else file
-        raise DataError(f"{which}: has no CRS, so vectors cannot be laid over the raster")
+        raise DataError(
+            f"{which}: has no CRS, so vectors cannot be laid over the raster: assign the one that "
+            "it was made in"
+        )
 
 
 def _fill(
@@ -278,13 +315,22 @@ def block_pixels(config: DataConfig) -> int:
 def _variant(
     file: Path, place: PlaceConfig, config: DataConfig, grid: Grid, store: Store
 ) -> NDArray[Any]:
-    with open_scene(file, place, config) as scene:
-        if scene.grid != grid:
-            raise DataError(f"{file}: its pixels are not those of the raster it is a variant of")
+    with open_variant(file, place, config, grid) as scene:
         image = store.new((len(scene.bands), grid.height, grid.width), scene.dtype)
         for window in bands_of_rows(grid, len(scene.bands) * scene.dtype.itemsize):
             image[:, window.row : window.row_stop] = scene.read(window)[0]
         return image
+
+
+def open_variant(file: Path, place: PlaceConfig, config: DataConfig, grid: Grid) -> Scene:
+    """A raster that has to have the pixels of another."""
+    scene = open_scene(file, place, config)
+    if scene.grid != grid:
+        scene.close()
+        raise DataError(
+            f"{file}: its pixels are not those of the raster it is a variant of: make it from that"
+        )
+    return scene
 
 
 def bands_of_rows(grid: Grid, pixel_bytes: int, multiple: int = 1) -> Iterator[Window]:

@@ -26,7 +26,18 @@ from geoseg.data.sheets import (
     open_scene,
     strips,
 )
-from geoseg.data.split import NAMES, TRAIN, UNUSED, Blocked, belongs, check_labelled, deal, separate
+from geoseg.data.split import (
+    NAMES,
+    TRAIN,
+    UNUSED,
+    Blocked,
+    belongs,
+    check_labelled,
+    deal,
+    need,
+    separate,
+)
+from geoseg.errors import DataError
 from geoseg.grid import Grid
 from geoseg.metrics import IGNORE
 
@@ -60,6 +71,11 @@ class Statistics:
     def scale(self) -> tuple[float, ...]:
         """What makes the deviation of each band 1; of a band without contrast, 1."""
         return tuple(s if s > _LEAST_SCALE * max(1, abs(m)) else 1.0 for m, s in self._both)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """low and high, but never empty."""
+        return self.low, self.high if self.high > self.low else self.low + 1
 
     @property
     def _both(self) -> Iterator[tuple[float, float]]:
@@ -149,18 +165,29 @@ def survey(config: DataConfig, root: Path, *, seed: int) -> list[Plot]:
 
 def measure_files(config: DataConfig, plots: Sequence[Plot], part: int = TRAIN) -> Statistics:
     """As `measure`, with another pass over the files; the labels were counted by `survey`."""
+    need(plots, part)
     places = {place.name: place for place in config.places}
+    types: dict[str, str] = {}
 
     def pieces() -> Iterator[Iterator[_Piece]]:
         for plot in plots:
             if (plot.parts == part).any():
                 with open_scene(plot.path, places[plot.place], config) as scene:
+                    types[str(scene.dtype)] = plot.file
+                    one_type(types)
                     yield _pieces_of(plot, strips(scene, None, None), part)
 
     found = _gathered(pieces())
     balance = class_balance(plots)
     own = {place: parts[NAMES[part]] for place, parts in balance.items() if NAMES[part] in parts}
     return Statistics(found.mean, found.std, found.low, found.high, _added(own.values()), own)
+
+
+def one_type(types: Mapping[str, str]) -> None:
+    """Raise a DataError if there are several types of pixels (name -> a file that has it)."""
+    if len(types) > 1:
+        told = ", ".join(f"{name} ({file})" for name, file in types.items())
+        raise DataError(f"the rasters differ in their type of pixels: {told}: convert some of them")
 
 
 def class_balance(plots: Sequence[Plot]) -> dict[str, dict[str, dict[int, int]]]:
@@ -218,7 +245,7 @@ def described(
     suggested = {
         "offset": [_short(v) for v in found.offset],
         "scale": [_short(v) for v in found.scale],
-        "value_range": [_short(found.low), _short(found.high)],
+        "value_range": [_short(v) for v in found.value_range],
         "class_weights": [round(w, 3) for w in found.class_weights(len(names))],
     }
     return {"balance": balance, "bands": bands, "suggested": suggested}

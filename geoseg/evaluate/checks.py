@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import shapely
+
 from geoseg.data.masks import MaskLabels
 from geoseg.data.sheets import Truth, beside
 from geoseg.errors import DataError
@@ -34,8 +36,9 @@ def check_values(cases: Sequence[Case]) -> list[str]:
         unknown += found
         some |= others
         files += [str(truth.place.labels)] if found else []
+    remarks = [said for case in first_of.values() for said in _thin(case.truth)]
     if not unknown:
-        return []
+        return remarks
     said = ", ".join(f"{n} x {value}" for value, n in unknown.most_common(5))
     classes = ", ".join(f"{c.id} {c.name}" for c in cases[0].truth.meaning.classes)
     where = files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
@@ -44,8 +47,20 @@ def check_values(cases: Sequence[Case]) -> list[str]:
             f"classes do not match: {where} says {said}; the prediction has the classes {classes}"
         )
     return [
+        *remarks,
         f"{where}: {said} stand for none of the classes ({classes}) and count as ground without "
-        "a label."
+        "a label.",
+    ]
+
+
+def _thin(truth: Truth) -> list[str]:
+    """A remark on points and lines, which have no area that a prediction could cover."""
+    thin = 0 if truth.frame is None else (shapely.get_dimensions(truth.frame.geometry) < 2).sum()
+    if not thin:
+        return []
+    return [
+        f"{truth.place.labels}: {thin} features are points or lines: they count as objects one "
+        "pixel wide, which no prediction matches. Buffer them to the size of what they mark."
     ]
 
 

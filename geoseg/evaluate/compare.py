@@ -49,12 +49,13 @@ class Row:
 class Comparison:
     """rows: as given. scenes: those that all reports share, if there are several.
 
-    warnings: why rows may not compare.
+    warnings: why rows may not compare. unlike: measures that were not made alike.
     """
 
     rows: tuple[Row, ...]
     scenes: tuple[str, ...]
     warnings: tuple[str, ...]
+    unlike: tuple[str, ...] = ()
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """One plain record per row, for JSON."""
@@ -82,6 +83,8 @@ class Comparison:
         return [row.name, *texts]
 
     def _best(self, name: str) -> float | None:
+        if name in self.unlike:
+            return None
         values = [r.measures[name]["value"] for r in self.rows]
         known = [v for v in values if v is not None]
         pick = min if name in _LOWER_IS_BETTER else max
@@ -123,14 +126,16 @@ def compare(
     warnings = [
         w for name, (_, r) in zip(names, loaded, strict=True) for w in _unlike(r, base, name)
     ]
-    comparison = Comparison(rows, shared, tuple(warnings))
+    tolerances = {round(report["options"]["tolerance_m"], 3) for _, report in loaded}
+    unlike = ("boundary_f1",) if len(tolerances) > 1 else ()
+    comparison = Comparison(rows, shared, tuple(warnings), unlike)
     if output is not None:
         _write(Path(output), comparison, overwrite)
     return comparison
 
 
 def _load(path: Path) -> dict[str, Any]:
-    file = path / REPORT if path.is_dir() else path
+    file = path / REPORT if path.is_dir() else path.with_suffix(".json")  # also for report.html
     if not file.is_file():
         raise DataError(f"{path}: no report lies there: name a folder of `geoseg evaluate`")
     try:

@@ -10,6 +10,10 @@ from pydantic import Field, model_validator
 
 from geoseg.config import Strict
 from geoseg.data.config import Value
+from geoseg.errors import UsageError
+
+_BLOCK = 4  # pixels along a block, at least: smaller ones are no independent ground
+_TOLERANCE = 100  # pixels by which a boundary may be off, at most
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -51,11 +55,21 @@ class EvaluateOptions(Strict):
 
     def block_for(self, pixel_m: float) -> float:
         """Edge of a block in metres, for pixels of so many metres."""
+        if self.block and self.block < _BLOCK * pixel_m:
+            raise UsageError(
+                f"block: {self.block:g} m is less than {_BLOCK} pixels of {pixel_m:g} m"
+            )
         return self.block or max(100.0, _round_up(64 * pixel_m))
 
     def tolerance_for(self, pixel_m: float) -> float:
         """Pixels by which a boundary may be off."""
-        return 2.0 if self.tolerance is None else self.tolerance / pixel_m
+        pixels = 2.0 if self.tolerance is None else self.tolerance / pixel_m
+        if pixels > _TOLERANCE:
+            raise UsageError(
+                f"tolerance: {self.tolerance:g} m is more than {_TOLERANCE} pixels of "
+                f"{pixel_m:g} m: give metres, fewer"
+            )
+        return pixels
 
 
 def _round_up(value: float) -> float:

@@ -127,9 +127,12 @@ def _must_meet(labels: VectorLabels, grid: Grid, case: Case) -> None:
         near = VectorLabels(frame, np.ones(len(frame), np.uint8), grid)
     if shapely.intersects(near.pixels, shapely.box(0, 0, grid.width, grid.height)).any():
         return
-    where = "it has no polygons"
-    if frame is not None and len(frame):
-        where = f"it is {_extent(frame.total_bounds, frame.crs)}"
+    if frame is None or not len(frame):
+        raise Elsewhere(
+            f"{source}: has no polygons: if there truly are none, say where they were looked for "
+            "(aoi)"
+        )
+    where = f"it is {_extent(frame.total_bounds, frame.crs)}"
     corners = [grid.transform @ corner for corner in ((0, 0), (grid.width, grid.height))]
     scene = _extent((*np.min(corners, axis=0), *np.max(corners, axis=0)), grid.crs)
     raise Elsewhere(f"{source}: lies outside of the scene {case.file}: {where}, the scene {scene}")

@@ -34,16 +34,27 @@ Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A finished evaluation. report: what report.json says; output: its folder, if asked for."""
+class Evaluation(Mapping[str, float | None]):
+    """A finished evaluation: measure -> value over all scenes.
+
+    report: what report.json says. output: its folder, if asked for.
+    """
 
     report: Mapping[str, Any]
     output: Path | None
 
     def __getitem__(self, measure: str) -> float | None:
-        """The overall value of a measure: iou, f1, object_f1, ece ..."""
+        """The overall value of a measure: iou, f1, object_f1, ece ...; None where undefined."""
+        if measure not in self.report["measures"]:
+            raise KeyError(f"no measure {measure!r}; there are: {', '.join(self)}")
         value: float | None = self.report["measures"][measure]["value"]
         return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.report["measures"])
+
+    def __len__(self) -> int:
+        return len(self.report["measures"])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: all but the blocks."""
@@ -145,8 +156,16 @@ def _recipe_cases(recipe: Path, what: Subject, wanted: EvaluateOptions) -> list[
     from geoseg.train.config import TrainConfig
 
     config, root = TrainConfig.load(recipe, wanted.data)
+    if wanted.split is None and isinstance(what, Models):
+        wanted = wanted.model_copy(update={"split": _split_of_run(what.paths)})
     what.legend = agreed(what.legend, config.data)
     return cases_of_recipe(config.data, root, wanted)
+
+
+def _split_of_run(models: Sequence[Path]) -> Path | None:
+    """The split beside the one model, if it lies where it was trained: RUN/bundle."""
+    split = Path(models[0]).resolve().parent / "split.gpkg"
+    return split if len(models) == 1 and split.is_file() else None
 
 
 # --- counting -------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Models:
 
     def __init__(self, model: Model, options: PredictOptions, listener: Listener) -> None:
         self.model, self.options, self.listener = model, options, listener
-        paths = find_models(model)
+        self.paths = paths = find_models(model)
         bundles = [Bundle.open(path) for path in paths]
         self.spec = runtime.contract(bundles)
         self.legend = Legend.of(self.spec.classes)

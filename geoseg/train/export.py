@@ -17,9 +17,9 @@ from geoseg.errors import DataError
 from geoseg.grid import Tiling
 from geoseg.reading import normalize
 from geoseg.runtime.torch_runtime import golden_sample
-from geoseg.spec import Band, ModelSpec
+from geoseg.spec import Band, ModelSpec, from_item, to_item
 from geoseg.train.config import TrainConfig
-from geoseg.train.networks import scaling_of
+from geoseg.train.networks import Blueprint, scaling_of
 
 METRICS = "metrics.json"  # scores on test places, put beside a run's result by whoever made them
 
@@ -62,6 +62,15 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
         ),
         overwrite=True,
     )
+
+
+def rehearse(config: TrainConfig, dtype: str) -> None:
+    """Raise a ModelError, before a long training, if no bundle could be written after it."""
+    blueprint = Blueprint.of(config)
+    known = {"architecture": blueprint.architecture, "arguments": blueprint.arguments}
+    result = {**known, "created": "2026-01-01T00:00:00Z", "dtype": dtype, "temperature": 1.0}
+    spec = contract(config, {**result, "validation": {}, "classes": {}}, {})
+    from_item(to_item(spec, {}), source=f"recipe {config.name}")
 
 
 def contract(config: TrainConfig, result: dict[str, Any], tests: dict[str, Any]) -> ModelSpec:
@@ -114,7 +123,8 @@ def _data(config: TrainConfig) -> str:
     elif split.share or split.test:
         kept = (
             f"{split.share:.0%} of each place ({split.most} blocks at most) in blocks of "
-            f"{split.block:g} m were kept for validation, {split.test:.0%} for a test. "
+            f"{split.block:g} m were kept for validation"
+            + (f", {split.test:.0%} for a test. " if split.test else ". ")
         )
     else:
         kept = ""

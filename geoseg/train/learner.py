@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geoseg.bundle import rounded
 from geoseg.data.sheets import Sheet
 from geoseg.errors import GeosegError, ModelError, UsageError
 from geoseg.metrics import IGNORE
@@ -226,6 +227,11 @@ class Learner:
         self._write(checkpoint.LAST, state)
 
     def _write(self, name: str, state: dict[str, Any]) -> None:
+        try:
+            rounded(self.judged.state_dict())
+        except ModelError as e:  # what a bundle could not hold is not worth keeping either
+            what, _, _ = str(e).partition(": ")
+            raise GeosegError(f"after step {self.step} {what}: make schedule.lr smaller") from e
         if self.fabric.is_global_zero:
             checkpoint.write(self.folder / name, {**state, "average": self.judged.state_dict()})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import yaml
 from geoseg.config import check
 from geoseg.data.config import PlaceConfig
 from geoseg.data.labels import is_vector, read_vector
-from geoseg.data.masks import values_of_masks
+from geoseg.data.masks import MaskLabels, values_of_masks
+from geoseg.data.meaning import Meaning
 from geoseg.data.sheets import beside, files
 from geoseg.errors import DataError, UsageError
 from geoseg.scene import Scene
@@ -60,6 +61,7 @@ def recipe(
     first = files(scene.parent, scene.name, scene.name)[0]
     with Scene.open(first) as raster:
         about = _raster(raster, gsd)
+        edge = min(raster.native.height, raster.native.width) * (raster.gsd or [about["gsd"]])[0]
         area = _area(raster, aoi, about["gsd"], len(files(scene.parent, scene.name, "")))
     place: dict[str, Any] = {
         "name": _plain(scene.stem.replace("*", "") or scene.parent.name),
@@ -74,7 +76,7 @@ def recipe(
     data = {"root": str(scene.parent), "places": [place], **about, **found}
     if attribute:
         data["attribute"] = attribute
-    data["split"] = {"block": _block(area, data["gsd"])}
+    data["split"] = {"block": _block(area, edge, data["gsd"])}
     content = {
         "name": name or _plain(labels.stem.replace("*", "")),
         "data": data,
@@ -190,9 +192,12 @@ def _area(raster: Scene, aoi: Path | None, gsd: float, count: int) -> float:
     return ground
 
 
-def _block(area: float, gsd: float) -> float:
-    """Edge of the blocks in metres: that of 1.5 chips, or less, so that there are enough."""
-    side = min(1.5 * CHIP * gsd, math.sqrt(max(area, 0) / ENOUGH))
+def _block(area: float, edge: float, gsd: float) -> float:
+    """Edge of the blocks in metres: that of 1.5 chips, or less, so that there are enough.
+
+    edge: of the rasters, in metres; a block is not larger, or no raster would fill one.
+    """
+    side = min(1.5 * CHIP * gsd, math.sqrt(max(area, 0) / ENOUGH), edge)
     return float(f"{max(side, 16 * gsd):.2g}")
 
 
@@ -207,11 +212,8 @@ def _classes(
     root = raster.parent
     path = beside(raster, root, PlaceConfig(**place), place["labels"])
     if not is_vector(path):
-        paths = [path]
-        if "*" in place["labels"]:
-            rasters = files(root, place["rasters"], place["name"])
-            paths = [beside(r, root, PlaceConfig(**place), place["labels"]) for r in rasters]
-        return _of_mask(values_of_masks(paths), path, wanted)
+        rasters = files(root, place["rasters"], place["name"])
+        return _of_mask(values_of_masks(_masks(rasters, place)), path, wanted)
     frame = read_vector(path)
     if attribute is None:
         if isinstance(wanted, Mapping) or (wanted and len(wanted) > 1):
@@ -222,6 +224,14 @@ def _classes(
         raise DataError(f"{path}: has no attribute {attribute!r}; there are: {there or 'none'}")
     values = sorted({_value(v) for v in frame[attribute].dropna()}, key=lambda v: (str(type(v)), v))
     return {"classes": _chosen(values, path, wanted)}
+
+
+def _masks(rasters: Sequence[Path], place: dict[str, Any]) -> Iterator[MaskLabels]:
+    """The mask of each raster, on its pixels: what else it may hold does not count."""
+    for raster in rasters:
+        path = beside(raster, raster.parent, PlaceConfig(**place), place["labels"])
+        with Scene.open(raster) as scene:
+            yield MaskLabels(path, Meaning(()), scene.grid)
 
 
 def _of_mask(found: list[int | str], path: Path, wanted: Classes | None) -> dict[str, Any]:

@@ -28,13 +28,16 @@ import yaml
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from geoseg.config import load_yaml
+from geoseg.data.config import DataConfig
 from geoseg.data.sheets import Sheet, Store, load_places
 from geoseg.data.split import TRAIN, VALIDATE, need, write_split
-from geoseg.data.stats import measure
+from geoseg.data.stats import measure, one_type
 from geoseg.errors import DataError, GeosegError
 from geoseg.train import checkpoint
+from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric, new_fabric, use_threads
+from geoseg.train.export import rehearse
 from geoseg.train.learner import Job
 from geoseg.train.loop import fit
 from geoseg.train.networks import Blueprint, new_network, scaling_of
@@ -45,6 +48,12 @@ MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them ou
 
 def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True) -> Path:
     """Train `config` on the data under `root`; goes on where an earlier run in `folder` ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _run(config, root, folder, progress)
+
+
+def _run(config: TrainConfig, root: Path, folder: Path, progress: bool) -> Path:
     say = _say if progress else _keep_quiet
     begun = keep_recipe(config, folder)
     if begun:
@@ -58,7 +67,10 @@ def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True)
     try:
         sheets = load_places(config.data, root, seed=config.schedule.seed, store=Store(pixels))
         need(sheets, TRAIN, VALIDATE)
+        for name in missing_classes(sheets, config.data):
+            say(f"class {name} has no pixel in the blocks that train, so it cannot be learnt")
         config = config if begun else resolve(config, sheets, root, folder)
+        rehearse(config, dtype_of(sheets))
         job = new_job(config, sheets, folder, progress, say)
         say(opening(job, fabric))
         launch(fabric, job)
@@ -76,11 +88,21 @@ def keep_recipe(config: TrainConfig, folder: Path) -> bool:
     path, begun = folder / "recipe.yaml", (folder / checkpoint.LAST).exists()
     if begun and not path.exists():
         raise DataError(f"{folder} holds a run of another version: take another folder")
-    if begun and _essence(load_yaml(path, TrainConfig)) != _essence(config):
-        raise DataError(f"{folder} holds a run of another recipe: take another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    if begun and (keys := _differing(_essence(load_yaml(path, TrainConfig)), _essence(config))):
+        raise DataError(
+            f"{folder} holds a run with other settings ({', '.join(keys[:3])}): give another "
+            "folder (--output), or remove this one"
+        )
     _write_yaml(config, path)
     return begun
+
+
+def _differing(before: Any, now: Any, path: str = "") -> list[str]:
+    """Dotted names of the settings that are not the same."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [d for k in keys for d in _differing(before.get(k), now.get(k), f"{path}.{k}")]
+    return [] if before == now else [path.removeprefix(".")]
 
 
 def _essence(config: TrainConfig) -> dict[str, Any]:
@@ -113,7 +135,7 @@ def resolve(config: TrainConfig, sheets: Sequence[Sheet], root: Path, folder: Pa
         found = {
             "offset": seen.offset,
             "scale": seen.scale,
-            "value_range": (seen.low, seen.high if seen.high > seen.low else seen.low + 1),
+            "value_range": seen.value_range,
         } | found
     return _resolved(config, root, folder, {name: found[name] for name in missing})
 
@@ -134,10 +156,20 @@ def _resolved(config: TrainConfig, root: Path, folder: Path, values: dict[str, A
 def dtype_of(sheets: Sequence[Sheet]) -> str:
     """The one type of pixels that all rasters have."""
     types = {str(s.image.dtype): s.file for s in sheets}
-    if len(types) > 1:
-        told = ", ".join(f"{name} ({file})" for name, file in types.items())
-        raise DataError(f"the rasters differ in their type of pixels: {told}: convert some of them")
+    one_type(types)
     return next(iter(types))
+
+
+def missing_classes(sheets: Sequence[Sheet], data: DataConfig) -> list[str]:
+    """Classes without a pixel in the training blocks; all of them missing is a DataError."""
+    there = {label for sheet in sheets for label in sheet.labels(TRAIN)}
+    missing = [c.name for label, c in enumerate(data.classes, data.first) if label not in there]
+    if len(missing) == len(data.classes):
+        raise DataError(
+            f"no pixel of {', '.join(missing)} lies in the blocks that train, so there is nothing "
+            "to learn: see 'geoseg data check'"
+        )
+    return missing
 
 
 def new_job(
