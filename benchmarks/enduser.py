@@ -16,7 +16,7 @@ import common
 from common import REPO, Bench, Case, gigabytes, seconds, table
 
 OURS = "geoseg"
-TRAINED = REPO / "geoseg" / "bundles" / "buildings-v0"
+TRAINED = REPO / "geoseg" / "bundles" / "buildings-v1"
 # (tile, overlap) of the peers, as peers.py and their defaults have them
 TILES = {"geoai": (256, 64), "torchgeo": (512, 128)}
 

@@ -16,7 +16,7 @@ import common
 import numpy as np
 from common import REPO, Bench, Case, table
 
-TRAINED = REPO / "geoseg" / "bundles" / "buildings-v0"
+TRAINED = REPO / "geoseg" / "bundles" / "buildings-v1"
 MODES: dict[str, dict[str, Any]] = {
     "blend, default overlap": {},
     "crop, default overlap": {"stitch": "crop"},

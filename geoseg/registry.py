@@ -25,7 +25,7 @@ from geoseg.bundle import Bundle
 from geoseg.bundle.files import ITEM, MAX_BYTES, installing
 from geoseg.errors import ModelError, OutputError
 
-DEFAULT_MODEL = "buildings-v0"
+DEFAULT_MODEL = "buildings-v1"
 BUNDLED = Path(__file__).parent / "bundles"
 # What is fetched from a Hugging Face repository, which may hold much else.
 HF_PATTERNS = ["model.json", "README.md", "*.safetensors", "*.onnx", "sample.npz"]

@@ -34,7 +34,7 @@ def test_it_is_small_and_proves_itself() -> None:
 
 def test_its_card_tells_data_licence_recipe_and_quality() -> None:
     card = Bundle.open(find(DEFAULT_MODEL)).card
-    for word in ("OpenAerialMap", "OpenStreetMap", "IoU", "licence", "configs/buildings-v0.yaml"):
+    for word in ("OpenAerialMap", "OpenStreetMap", "IoU", "licence", "geoseg train"):
         assert word.lower() in card.lower(), word
 
 

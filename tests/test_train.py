@@ -392,7 +392,7 @@ def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:
 
 
 def test_the_default_model_fits_the_package() -> None:
-    config, _ = TrainConfig.load(CONFIGS / "buildings-v0.yaml", CONFIGS)
+    config, _ = TrainConfig.load(CONFIGS / "buildings-v1.yaml", CONFIGS)
     network = new_network(config)[0].eval()
     with torch.inference_mode():
         assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 1, 64, 64)

@@ -158,5 +158,5 @@ def _recipe(config: TrainConfig, result: dict[str, Any]) -> str:
         f"{result['steps_done']} steps of {s.batch} windows of {s.chip} x {s.chip} pixels{chosen}, "
         f"from {start}; loss: {' + '.join(terms)}; AdamW with a learning rate of {s.lr:g} (encoder "
         f"{s.lr * s.encoder_lr:g}), {decay} schedule{average}; {s.precision}, seed {s.seed}. "
-        "The recipe lies beside the run: config.yaml."
+        "Again: `geoseg train` with the same recipe, config.yaml in the folder of the run."
     )
