@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from geoseg.cli import cli
 from geoseg.errors import DataError, ModelError, OutputError
 from geoseg.scene import Scene
 from geoseg.testing import planted_rectangles, planted_scene, write_scene
-from geoseg.train.appearance import match, transfer_statistics
+from geoseg.train.appearance import match
 from geoseg.train.style import Stylizer, features, gram, stylize, stylize_raster
 
 Image = NDArray[np.float32]
+transfer_statistics = partial(match, by="statistics")
 both = pytest.mark.parametrize("function", [match, transfer_statistics])
 seeds = st.integers(0, 999)
 

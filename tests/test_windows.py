@@ -172,6 +172,10 @@ def test_variants_and_the_look_of_other_places() -> None:
         assert torch.equal(target, plain[i][1])
         assert image[1].mean() > plain[i][0][1].mean() + 20
         assert torch.equal(image, looks[i][0])
+    bare.image[:] = np.random.default_rng(0).gamma(1, 50, bare.image.shape).clip(0, 255)
+    linear = Windows([sheet, bare], config({"match": 1.0, "match_by": "statistics"}), (0, 0))
+    assert torch.equal(linear[0][1], looks[0][1])
+    assert not torch.equal(linear[0][0], looks[0][0])
 
 
 def test_without_unlabelled_places_training_places_lend_their_look() -> None:

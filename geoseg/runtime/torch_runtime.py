@@ -110,7 +110,7 @@ class TorchRuntime:
         try:
             scores = self._forward(batch)
         except (RuntimeError, MemoryError) as e:
-            if not _out_of_memory(e):
+            if not out_of_memory(e):
                 raise
             if len(batch) == 1:
                 other = "" if self.device.type == "cpu" else " or the processor (--device cpu)"
@@ -161,7 +161,7 @@ class TorchRuntime:
         return batch_that_fits(taken, free, pixels=batch.shape[2] * batch.shape[3])
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """On a GPU torch has an error of its own for it, elsewhere only its words tell."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

@@ -43,7 +43,8 @@ class AugmentConfig(Strict):
     saturation, gamma, band: one plus or minus that much, per image (band: per image and band).
     hue: the colours turn by up to that share of a half circle. All others are probabilities:
     rotate (freely), blur, noise, coarse (pixels), gray, drop (a band), cutmix, match (takes the
-    colours of an unlabelled place or, if there is none, of any), variant (a variant stands in
+    colours of an unlabelled place or, if there is none, of any; match_by: each
+    band's histogram, or mean and covariance), variant (a variant stands in
     for the raster).
     """
 
@@ -62,6 +63,7 @@ class AugmentConfig(Strict):
     drop: Share = 0.0
     cutmix: Share = 0.0
     match: Share = 0.0
+    match_by: Literal["histogram", "statistics"] = "histogram"
     variant: Share = 0.0
 
     @model_validator(mode="after")

@@ -21,13 +21,14 @@ from geoseg.bundle import rounded
 from geoseg.data.sheets import Sheet
 from geoseg.errors import GeosegError, ModelError, UsageError
 from geoseg.metrics import IGNORE
+from geoseg.runtime.torch_runtime import out_of_memory
 from geoseg.spec import Scaling
 from geoseg.train import checkpoint
 from geoseg.train.augment import Augment
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric
 from geoseg.train.losses import loss
-from geoseg.train.memory import advice, out_of_memory
+from geoseg.train.memory import advice
 from geoseg.train.networks import Scale, prepared
 from geoseg.train.optimizer import MovingAverage, learning_rate, new_optimizer, set_rates
 from geoseg.train.validate import Scores, confusions, scores

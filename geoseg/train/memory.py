@@ -7,16 +7,8 @@ from collections.abc import Callable
 import torch
 
 from geoseg.errors import GeosegError
+from geoseg.runtime.torch_runtime import out_of_memory
 from geoseg.train.config import ScheduleConfig
-
-_WORDS = ("DefaultCPUAllocator", "not enough memory", "bad_alloc", "out of memory")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """On a GPU torch has an error of its own for it, elsewhere only its words tell."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS)
 
 
 def advice(attempt: Callable[[int], None], schedule: ScheduleConfig, device: str) -> GeosegError:

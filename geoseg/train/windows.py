@@ -101,7 +101,9 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
             return image
         reference = sheet.image[:, rows, cols].astype(np.float32)
         amount = float(rng.uniform(0.5, 1))
-        return match(image, reference, valid=valid, reference_valid=reference_valid, amount=amount)
+        by = self.config.augment.match_by
+        masks = {"valid": valid, "reference_valid": reference_valid}
+        return match(image, reference, **masks, by=by, amount=amount)
 
 
 @dataclass(frozen=True, slots=True)
