@@ -212,6 +212,35 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
 
 
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_another_run_wrote_meanwhile_stays(tmp_path: Path, folder: bool) -> None:
+    target = tmp_path / "there"
+
+    def put(path: Path, text: str) -> None:
+        if folder:
+            path.mkdir()
+        (path / "x" if folder else path).write_text(text)
+
+    def second() -> None:
+        with installing(target) as partial:
+            put(partial, "second")
+            put(target, "first")
+
+    with pytest.raises(OutputError, match="there was written by another run meanwhile"):
+        second()
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+    assert (target / "x" if folder else target).read_text() == "first"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    with installing(tmp_path / "new") as partial:
+        partial.mkdir()
+        (partial / "x").touch()
+    assert (tmp_path / "new" / "x").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
 def test_target_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):

@@ -19,7 +19,7 @@ from geoseg import runtime
 from geoseg.bundle import Bundle
 from geoseg.data.sheets import load_places
 from geoseg.data.split import TRAIN, VALIDATE, windows
-from geoseg.errors import ConfigError, DataError, ModelError
+from geoseg.errors import ConfigError, DataError, ModelError, OutputError
 from geoseg.metrics import IGNORE, Confusion, ScoreHistogram
 from geoseg.train import TrainConfig, train
 from geoseg.train.calibrate import GENEROUS, choose, fit_temperature, sample
@@ -378,6 +378,14 @@ def test_a_split_without_validation_is_told(data: Data, tmp_path: Path) -> None:
     config = recipe(places, data={"split": {"block": 19.2, "share": 0}})
     with pytest.raises(DataError, match="no block for 'validate'"):
         run(config, root, tmp_path / "run", progress=False)
+
+
+def test_a_file_is_no_folder_for_a_run(data: Data, tmp_path: Path) -> None:
+    root, places = data
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OutputError, match="file: cannot be the folder of a run"):
+        run(recipe(places), root, tmp_path / "file", progress=False)
+    assert (tmp_path / "file").read_text() == "precious"
 
 
 def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:

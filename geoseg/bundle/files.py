@@ -100,10 +100,11 @@ def is_plain(name: str) -> bool:
 def installing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A path beside `target` to write a file or folder at; renamed to `target` at the end.
 
-    When anything fails, nothing is left behind, and what was at `target` is untouched.
+    When anything fails, nothing is left behind, and what was at `target` is untouched; so is what
+    another run has put there meanwhile. An empty folder is as good as none.
     """
     try:
-        if target.exists() and not overwrite:
+        if _taken(target) and not overwrite:
             raise OutputError(f"{target} exists already")
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
@@ -112,11 +113,17 @@ def installing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         partial = work / target.name
         yield partial
+        if _taken(target) and not overwrite:
+            raise OutputError(f"{target} was written by another run meanwhile; it was left alone")
         _swap(partial, target, work / "replaced")
     except OSError as e:
         raise OutputError(f"{target} cannot be written: {_why(e)}") from e
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _taken(target: Path) -> bool:
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 
 
 def _swap(partial: Path, target: Path, replaced: Path) -> None:

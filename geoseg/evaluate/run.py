@@ -251,7 +251,7 @@ def _folder(target: Path | None, overwrite: bool) -> Iterator[tuple[Path, Path]]
         with tempfile.TemporaryDirectory(prefix="geoseg-") as name:
             yield Path(name), Path(name)
         return
-    with installing(target, overwrite=overwrite or target.is_dir()) as folder:
+    with installing(target, overwrite=overwrite) as folder:
         work = folder / PREDICTIONS
         work.mkdir(parents=True)
         yield folder, work

@@ -32,7 +32,7 @@ from geoseg.data.config import DataConfig
 from geoseg.data.sheets import Sheet, Store, load_places
 from geoseg.data.split import TRAIN, VALIDATE, need, write_split
 from geoseg.data.stats import measure, one_type
-from geoseg.errors import DataError, GeosegError
+from geoseg.errors import DataError, GeosegError, OutputError
 from geoseg.train import checkpoint
 from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
@@ -48,7 +48,10 @@ MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them ou
 
 def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True) -> Path:
     """Train `config` on the data under `root`; goes on where an earlier run in `folder` ended."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"{folder}: cannot be the folder of a run ({e.strerror})") from e
     with alone(folder):
         return _run(config, root, folder, progress)
 
