@@ -11,6 +11,7 @@ import click
 import pytest
 
 from geoseg.cli import cli
+from geoseg.models import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,3 +67,11 @@ def test_the_example_of_training_is_a_doctest(
     test = doctest.DocTestParser().get_doctest(example, {}, "README", "README.md", 0)
     assert len(test.examples) == 5
     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_table_of_networks_is_that_of_the_registry() -> None:
+    text = (ROOT / "docs" / "training.md").read_text()
+    table = text[text.index("## Networks") : text.index("## Losses")]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(ARCHITECTURES) - {"tiny"}  # which is for tests
