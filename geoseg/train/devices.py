@@ -58,6 +58,13 @@ def new_fabric(schedule: ScheduleConfig) -> Fabric:
     )
 
 
+def part(fabric: Fabric) -> None:
+    """End the group of processes: with its threads still at work, a process aborts as it exits."""
+    if fabric.world_size > 1:
+        fabric.barrier()  # none leaves while another still talks to it
+        torch.distributed.destroy_process_group()
+
+
 def use_threads(threads: int) -> None:
     """Let torch compute with so many threads."""
     cpus = os.cpu_count() or 1

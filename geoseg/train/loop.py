@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from geoseg.data.split import VALIDATE
 from geoseg.train.config import ScheduleConfig
-from geoseg.train.devices import Fabric
+from geoseg.train.devices import Fabric, part
 from geoseg.train.learner import Job, Learner
 from geoseg.train.log import Log
 from geoseg.train.windows import Blocks, Windows
@@ -40,6 +40,7 @@ def fit(fabric: Fabric, job: Job) -> None:
                 saved = time.monotonic()
             if learner.finished:
                 break
+    part(fabric)
 
 
 def batches(fabric: Fabric, job: Job, first: int) -> Iterator[tuple[Tensor, Tensor]]:
