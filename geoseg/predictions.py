@@ -55,6 +55,73 @@ class SemanticPrediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Detections:
+    """The objects that a network sees in one picture of height H and width W; N may be 0.
+
+    boxes:     (N, 4) float32: left, top, right, bottom in pixels of the picture, whose first
+               pixel reaches from 0 to 1.
+    labels:    (N,) int64, index into the classes of the model's contract.
+    scores:    (N,) float32 in 0..1: probability that there is such an object.
+    masks:     (N, M, M) float32 in 0..1, stretched over the box: probability that a pixel
+               belongs to the object; None where the model knows boxes only.
+    keypoints: (N, P, 3) float32: x, y in pixels of the picture, and a score in 0..1; or None.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    masks: NDArray[np.float32] | None = None
+    keypoints: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        shapes = (self.boxes.shape, self.labels.shape, self.scores.shape)
+        if shapes != ((n, 4), (n,), (n,)) or any(
+            a is not None and (a.ndim != 3 or len(a) != n) for a in (self.masks, self.keypoints)
+        ):
+            raise ValueError(f"boxes, labels, scores of {shapes} are not those of {n} objects")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, index: NDArray[Any]) -> Detections:
+        """Some of the objects, by index or by a mask of booleans."""
+        masks = None if self.masks is None else self.masks[index]
+        points = None if self.keypoints is None else self.keypoints[index]
+        return Detections(self.boxes[index], self.labels[index], self.scores[index], masks, points)
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePrediction:
+    """The objects of one tile, their masks pasted in the boxes that they fill.
+
+    labels:    (N,) uint8, class id.
+    scores:    (N,) float32 in 0..1.
+    windows:   (N, 4) int32: row, col, height, width on the scene's grid; inside the tile's read
+               window, tight around the mask.
+    pixels:    (P,) bool: the masks one after the other, each row by row.
+    starts:    (N + 1,) int64: where in `pixels` each mask begins, and the last one ends.
+    keypoints: (N, P, 3) float32: column, row on the scene's grid, and a score; or None.
+    """
+
+    tile: Tile
+    labels: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    windows: NDArray[np.int32]
+    pixels: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    keypoints: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if (self.labels.shape, self.windows.shape) != ((n,), (n, 4)) or len(self.starts) != n + 1:
+            raise ValueError(f"labels, windows and starts are not those of {n} objects")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """Finished rows of the scene, full width, in order from the top.
 

@@ -94,6 +94,11 @@ class ModelSpec:
     (one class with a sigmoid). threshold: decision level of a sigmoid. temperature: the scores
     are divided by it before the activation, fitted on validation data so that probabilities are
     honest (Guo et al. 2017). arguments: rebuild the network through `geoseg.models.build`.
+
+    Of an instance model: classes are those of objects, without a background; activation is
+    'none'; threshold is the least score of an object that is delivered; the logit of a score is
+    divided by the temperature and the bias added (Platt 1999), so that of objects with a score
+    of 0.8 eight in ten are right.
     """
 
     name: str
@@ -108,6 +113,7 @@ class ModelSpec:
     activation: Activation = "sigmoid"
     threshold: float = 0.5
     temperature: float = 1.0
+    bias: float = 0.0
     dtype: str = "uint8"
     value_range: tuple[float, float] = (0.0, 255.0)
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -146,6 +152,12 @@ class ModelSpec:
             raise ModelError(
                 f"model {self.name}: temperature {self.temperature} is not positive and finite"
             )
+        if not math.isfinite(self.bias):
+            raise ModelError(f"model {self.name}: bias {self.bias} is not finite")
+        if self.finds_objects and BACKGROUND in {c.id for c in self.classes}:
+            raise ModelError(f"model {self.name}: the background (0) is no class of objects")
+        if self.finds_objects and self.activation != "none":
+            raise ModelError(f"model {self.name}: an instance model has the activation 'none'")
         if not _is_range(*self.value_range):
             raise ModelError(
                 f"model {self.name}: the value range {self.value_range} is empty or not finite"
@@ -161,6 +173,11 @@ class ModelSpec:
     def names(self) -> dict[int, str]:
         """Class id -> name, without the background."""
         return {c.id: c.name for c in self.classes if c.id != BACKGROUND}
+
+    @property
+    def finds_objects(self) -> bool:
+        """Whether it gives objects (Detections), or else scores of pixels."""
+        return self.task == "instance-segmentation"
 
     @property
     def id(self) -> str:
@@ -228,13 +245,9 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
             ],
             "mlm:output": [
                 {
-                    "name": "scores",
+                    "name": "objects" if spec.finds_objects else "scores",
                     "tasks": [spec.task],
-                    "result": {
-                        "shape": [-1, len(spec.classes), -1, -1],
-                        "dim_order": ["batch", "class", "height", "width"],
-                        "data_type": "float32",
-                    },
+                    "result": _objects() if spec.finds_objects else _scores(len(spec.classes)),
                     "classification:classes": [
                         {"value": c.id, "name": c.name, "color_hint": c.color[1:].upper()}
                         for c in spec.classes
@@ -244,6 +257,7 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
             "geoseg:activation": spec.activation,
             "geoseg:threshold": spec.threshold,
             "geoseg:temperature": spec.temperature,
+            **({"geoseg:bias": spec.bias} if spec.bias else {}),
             "geoseg:source_dtype": spec.dtype,
             "geoseg:value_range": list(spec.value_range),
             "geoseg:clip": list(spec.scaling.clip) if spec.scaling.clip else None,
@@ -258,6 +272,20 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
         "links": [],
         "assets": {key: dict(asset) for key, asset in assets.items()},
     }
+
+
+def _scores(classes: int) -> dict[str, Any]:
+    return {
+        "shape": [-1, classes, -1, -1],
+        "dim_order": ["batch", "class", "height", "width"],
+        "data_type": "float32",
+    }
+
+
+def _objects() -> dict[str, Any]:
+    """A row per object: its box, class and score. MLM has no words for its mask."""
+    dim_order = ["batch", "object", "value"]
+    return {"shape": [-1, -1, 6], "dim_order": dim_order, "data_type": "float32"}
 
 
 def from_item(item: Mapping[str, Any], *, source: str) -> ModelSpec:
@@ -292,6 +320,7 @@ def _from_item(item: Mapping[str, Any]) -> ModelSpec:
         activation=p["geoseg:activation"],
         threshold=_number(p.get("geoseg:threshold", 0.5), "geoseg:threshold"),
         temperature=_number(p.get("geoseg:temperature", 1.0), "geoseg:temperature"),
+        bias=_number(p.get("geoseg:bias", 0.0), "geoseg:bias"),
         dtype=_text(p.get("geoseg:source_dtype", "uint8"), "geoseg:source_dtype"),
         value_range=_pair(p.get("geoseg:value_range", [0.0, 255.0]), "geoseg:value_range"),
         arguments=_mapping(p.get("mlm:hyperparameters", {}), "mlm:hyperparameters"),

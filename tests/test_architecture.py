@@ -16,8 +16,8 @@ PACKAGE = Path(geoseg.__file__).parent
 # From the bottom up: a room may import the rooms before it.
 ROOMS = (
     "errors jit grid predictions config spec events testing scene aoi preflight reading stitch "
-    "vectorize sinks models bundle registry runtime options planning outputs predict survey "
-    "metrics data train evaluate preview doctor terminal cli"
+    "instances vectorize sinks models bundle registry runtime options planning outputs predict "
+    "survey metrics data train evaluate preview doctor terminal cli"
 ).split()
 WITH_TORCH = {"models", "runtime", "train", "doctor"}
 WITH_RASTERIO = {

@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ModelError
+from geoseg.spec import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,12 +54,15 @@ class Architecture:
     """How to build a network.
 
     build(classes=, bands=, **arguments): a module that maps (N, bands, H, W) float to logits
-        (N, classes, H, W), H and W multiples of the stride.
+        (N, classes, H, W), H and W multiples of the stride; of one that finds objects see
+        geoseg/models/mask_rcnn.py.
     stride(**arguments): its total down-sampling, in pixels.
+    task: what it gives.
     """
 
     build: Callable[..., nn.Module]
     stride: Callable[..., int]
+    task: Task = "semantic-segmentation"
 
 
 def names() -> list[str]:
@@ -82,6 +86,11 @@ def stride_of(architecture: str, arguments: Mapping[str, Any]) -> int:
         return count(**arguments)
     except _UNBUILDABLE as e:
         raise _unbuildable(architecture, arguments, e) from e
+
+
+def task_of(architecture: str) -> Task:
+    """What networks of this architecture give."""
+    return _find(architecture).task
 
 
 def load_state(network: nn.Module, state: Mapping[str, NDArray[np.generic]], source: str) -> None:

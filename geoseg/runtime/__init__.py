@@ -1,4 +1,4 @@
-"""Runtimes: what turns a batch of scaled pixels into class probabilities.
+"""Runtimes: what turns a batch of scaled pixels into class probabilities, or into objects.
 
 A runtime is a module with a function `load` (see RUNTIMES), imported when it is asked for; torch
 comes into the process that way and no other. Test-time augmentation and ensembles are runtimes
@@ -10,14 +10,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
 from geoseg.errors import UsageError
-from geoseg.predictions import Chip, SemanticPrediction
+from geoseg.instances.paste import paste
+from geoseg.predictions import Chip, Detections, InstancePrediction, SemanticPrediction
 from geoseg.reading import normalize
 from geoseg.spec import ModelSpec, Scaling
 
@@ -49,6 +50,21 @@ class Runtime(Protocol):
         A new, C-contiguous array: the caller may change it.
         """
         ...
+
+
+class Detector(Runtime, Protocol):
+    """A loaded network that finds objects.
+
+    Its `predict` paints them (`geoseg.instances.paste.paint`), so that whoever times or checks a
+    network need not know of what kind it is.
+    """
+
+    def detect(self, batch: NDArray[np.float32], /) -> list[Detections]:
+        """(N, C, H, W) scaled pixels -> the objects of each picture."""
+        ...
+
+
+Prediction = SemanticPrediction | InstancePrediction
 
 
 def load(
@@ -87,6 +103,11 @@ def load(
         module.load(b, device=device, precision=precision, batch_size=batch_size, threads=threads)
         for b in several
     ]
+    if several[0].spec.finds_objects and (tta or len(several) > 1):
+        raise UsageError(
+            f"{several[0].spec.id} finds objects, which cannot be averaged: give one model, and no "
+            "test-time augmentation"
+        )
     network = members[0] if len(members) == 1 else Ensemble(members)
     return Augmented(network, tta) if tta else network
 
@@ -98,7 +119,9 @@ def contract(bundles: Sequence[Bundle]) -> ModelSpec:
     return joined([b.spec for b in bundles])
 
 
-def run(runtime: Runtime, chips: Iterable[Chip], scaling: Scaling) -> Iterator[SemanticPrediction]:
+def run(
+    runtime: Runtime | Detector, chips: Iterable[Chip], scaling: Scaling
+) -> Iterator[Prediction]:
     """One prediction per chip, in order; chips of one shape go through the network together.
 
     `scaling` is the model's own, or what preflight made of it for this scene.
@@ -110,6 +133,17 @@ def run(runtime: Runtime, chips: Iterable[Chip], scaling: Scaling) -> Iterator[S
             batch = np.empty(shape, np.float32)
         for chip, out in zip(group, batch, strict=True):
             normalize(chip.data, chip.valid, scaling, out=out)
+        yield from _predictions(runtime, group, batch)
+
+
+def _predictions(
+    runtime: Runtime | Detector, group: list[Chip], batch: NDArray[np.float32]
+) -> Iterator[Prediction]:
+    if runtime.spec.finds_objects:
+        ids = [c.id for c in runtime.spec.classes]
+        for chip, found in zip(group, cast(Detector, runtime).detect(batch), strict=True):
+            yield paste(chip.tile, found, chip.valid, ids)
+    else:
         for chip, scores in zip(group, runtime.predict(batch), strict=True):
             yield SemanticPrediction(chip.tile, scores, chip.valid)
 
