@@ -214,6 +214,67 @@ class Matches:
     iou: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """Pairs of polygons whose bounding boxes overlap: (P,) each.
+
+    found, wanted: index into the prediction and into the truth. common: area of the intersection.
+    iou, box_iou: of the polygons, and of their boxes.
+    """
+
+    found: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    common: NDArray[np.float64]
+    iou: NDArray[np.float64]
+    box_iou: NDArray[np.float64]
+
+    def take(self, rows: NDArray[Any]) -> Overlaps:
+        return Overlaps(*(getattr(self, name)[rows] for name in self.__slots__))
+
+    def matches(self, iou: float) -> Matches:
+        """Pairs of an IoU of at least `iou`, best first, each polygon used once."""
+        used_found = np.zeros(self.found.max(initial=-1) + 1, bool)
+        used_wanted = np.zeros(self.wanted.max(initial=-1) + 1, bool)
+        pairs = []
+        for k in np.argsort(-self.iou, kind="stable"):
+            i, j = self.found[k], self.wanted[k]
+            if self.iou[k] < iou:
+                break
+            if not used_found[i] and not used_wanted[j]:
+                used_found[i] = used_wanted[j] = True
+                pairs.append(k)
+        chosen = np.array(pairs, np.int64)
+        return Matches(self.found[chosen], self.wanted[chosen], self.iou[chosen])
+
+
+def overlapping(prediction: ArrayLike, truth: ArrayLike) -> Overlaps:
+    """What overlaps, of two sequences of valid shapely polygons in one CRS."""
+    found, wanted = np.asarray(prediction, dtype=object), np.asarray(truth, dtype=object)
+    if not len(found) or not len(wanted):
+        return Overlaps(*np.empty((2, 0), np.int64), *np.empty((3, 0)))
+    i, j = shapely.STRtree(wanted).query(found)
+    common = np.zeros(len(i))
+    met = np.flatnonzero(shapely.intersects(found[i], wanted[j]))
+    common[met] = shapely.area(shapely.intersection(found[i[met]], wanted[j[met]]))
+    one, two = shapely.bounds(found)[i], shapely.bounds(wanted)[j]
+    sides = np.minimum(one[:, 2:], two[:, 2:]) - np.maximum(one[:, :2], two[:, :2])
+    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (one, two)]
+    return Overlaps(
+        i,
+        j,
+        common,
+        _over_union(common, shapely.area(found)[i], shapely.area(wanted)[j]),
+        _over_union(np.prod(sides.clip(0), axis=1), *areas),
+    )
+
+
+def _over_union(
+    common: NDArray[np.float64], one: NDArray[np.float64], two: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    union = one + two - common
+    return common / np.where(union > 0, union, 1)
+
+
 def match_polygons(prediction: ArrayLike, truth: ArrayLike, iou: float = 0.5) -> Scores:
     """Objects found, counted: see `pair_polygons`."""
     found, wanted = np.asarray(prediction, dtype=object), np.asarray(truth, dtype=object)
@@ -225,22 +286,7 @@ def pair_polygons(prediction: ArrayLike, truth: ArrayLike, iou: float = 0.5) -> 
     """Objects found: pairs of an IoU of at least `iou`, best first, each polygon used once.
 
     The measure of the SpaceNet challenges (Van Etten et al. 2018). Both are sequences of valid
-    shapely polygons in one CRS; above an IoU of 0.5 pairs are unique without any choice.
+    shapely polygons in one CRS; where the polygons of each do not overlap each other, pairs above
+    an IoU of 0.5 are unique without any choice.
     """
-    found, wanted = np.asarray(prediction, dtype=object), np.asarray(truth, dtype=object)
-    if not len(found) or not len(wanted):
-        return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    i, j = shapely.STRtree(wanted).query(found, predicate="intersects")
-    common = shapely.area(shapely.intersection(found[i], wanted[j]))
-    union = shapely.area(found)[i] + shapely.area(wanted)[j] - common
-    overlap = common / np.where(union > 0, union, 1)
-    used_found, used_wanted = np.zeros(len(found), bool), np.zeros(len(wanted), bool)
-    pairs = []
-    for k in np.argsort(-overlap, kind="stable"):
-        if overlap[k] < iou:
-            break
-        if not used_found[i[k]] and not used_wanted[j[k]]:
-            used_found[i[k]] = used_wanted[j[k]] = True
-            pairs.append(k)
-    chosen = np.array(pairs, np.int64)
-    return Matches(i[chosen], j[chosen], overlap[chosen])
+    return overlapping(prediction, truth).matches(iou)

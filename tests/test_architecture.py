@@ -17,7 +17,7 @@ PACKAGE = Path(geoseg.__file__).parent
 ROOMS = (
     "errors jit grid predictions config spec events testing scene aoi preflight reading stitch "
     "instances vectorize sinks models bundle registry runtime options planning outputs predict "
-    "survey metrics data train evaluate preview doctor terminal cli"
+    "survey metrics average_precision data train evaluate preview doctor terminal cli"
 ).split()
 WITH_TORCH = {"models", "runtime", "train", "doctor"}
 WITH_RASTERIO = {

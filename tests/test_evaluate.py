@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -292,7 +293,7 @@ def test_an_object_counts_whole_where_its_inner_point_is_known(tmp_path: Path) -
 
 def tally(confusion: NDArray[Any]) -> Tally:
     zeros = Tally.zeros(2, len(confusion))
-    return Tally(confusion.astype(float), zeros.edges, zeros.objects, zeros.calibration)
+    return replace(zeros, confusion=confusion.astype(float))
 
 
 def test_equal_blocks_leave_no_doubt_and_different_ones_do() -> None:
@@ -419,6 +420,9 @@ KEYS = {
 MEASURES = {
     *("iou", "f1", "precision", "recall", "boundary_f1", "accuracy", "object_f1"),
     *("object_precision", "object_recall", "area_error", "ece", "brier"),
+    *("object_iou", "count_error", "split_rate", "merge_rate"),
+    *("ap", "ap50", "ap75", "ar", "ar100"),
+    *("box_ap", "box_ap50", "box_ap75", "box_ar", "box_ar100"),
 }
 
 

@@ -36,7 +36,11 @@ class Labels(Protocol):
 
 
 class VectorLabels:
-    """Polygons on a grid; where two overlap, the later one counts, as in GDAL."""
+    """Polygons on a grid; where two overlap, the later one counts, as in GDAL.
+
+    pixels, codes, rows: (N,) of those around the grid: geometry in its pixels, label, and index
+    in the frame.
+    """
 
     def __init__(self, frame: gpd.GeoDataFrame, codes: NDArray[np.uint8], grid: Grid) -> None:
         """codes: (len(frame),) uint8, label of each feature."""
@@ -51,7 +55,7 @@ class VectorLabels:
         )
         finite = np.isfinite(shapely.bounds(pixels)).all(axis=1)  # others have no place in the CRS
         self.pixels, codes = pixels[finite], codes[near][finite]
-        self.codes, self.rest = codes, 0
+        self.codes, self.rows, self.rest = codes, near[finite], 0
         self._tree = shapely.STRtree(self.pixels)
 
     def on(self, rest: int) -> VectorLabels:

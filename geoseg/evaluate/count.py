@@ -10,16 +10,17 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geoseg.average_precision import ALL, HIT, NOTHING, Ranking
 from geoseg.data.labels import Labels, VectorLabels
+from geoseg.evaluate.objects import ObjectTable, compared
 from geoseg.evaluate.options import EvaluateOptions
 from geoseg.evaluate.places import Case, Legend, known
-from geoseg.evaluate.predictions import Objects, Prediction, drop_small, outline, whole
+from geoseg.evaluate.predictions import Prediction
 from geoseg.evaluate.tally import GROUPS, Tally
 from geoseg.grid import Grid, Window
 from geoseg.metrics import (
@@ -28,35 +29,12 @@ from geoseg.metrics import (
     Confusion,
     ScoreHistogram,
     boundary_counts,
-    pair_polygons,
 )
 from geoseg.scene.gsd import ground_sample_distance
-from geoseg.vectorize.measure import area_perimeter
 
 _TILE = 1024  # pixels, edge of the largest window that is read at a time
 
 Block = tuple[int, int]  # row and column of a block in its raster
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectTable:
-    """Polygons of truth and prediction that count: those whose inner point is known ground.
-
-    from_truth: (N,) bool, else from the prediction. matched: has a partner. iou: with it (else 0).
-    area, partner_area: m². block: index of the block. pixels: geometry in pixels of the grid.
-    """
-
-    from_truth: NDArray[np.bool_]
-    label: NDArray[np.uint8]
-    matched: NDArray[np.bool_]
-    iou: NDArray[np.float64]
-    area: NDArray[np.float64]
-    partner_area: NDArray[np.float64]
-    block: NDArray[np.int64]
-    pixels: NDArray[np.object_]
-
-    def take(self, rows: NDArray[Any]) -> ObjectTable:
-        return ObjectTable(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +43,7 @@ class Counted:
 
     pixel_m: edge of a pixel of `grid` in metres. known, lost: pixels with truth, and those of
     them without prediction, which count for nothing. outlined: true objects are those of a mask.
+    objects: those that count. ranking: of all with a score, also of those too low to be shown.
     """
 
     case: Case
@@ -76,6 +55,7 @@ class Counted:
     tally: Tally
     histogram: ScoreHistogram | None
     objects: ObjectTable
+    ranking: Ranking | None
     known: int
     lost: int
     outlined: bool
@@ -111,13 +91,16 @@ def count(case: Case, prediction: Prediction, options: EvaluateOptions) -> Count
     pixel_m = pixel_metres(grid, case.gsd)
     block_m = options.block_for(pixel_m)
     truth, areas = case.labels(grid), case.areas(grid)
-    objects = _objects(prediction, truth, grid, pixel_m, options)
-    counter = _Counter(prediction, truth, areas, options.tolerance_for(pixel_m), objects)
+    objects = compared(prediction, truth, grid, pixel_m, options)
+    counter = _Counter(prediction, truth, areas, options.tolerance_for(pixel_m), objects.table)
     for block, window in blocks(grid, block_m / pixel_m):
         counter.add(block, window)
     tally = counter.tally()
-    table = objects.take(objects.block >= 0)
+    table = objects.table.take((objects.table.block >= 0) & objects.table.shown)
     _count_objects(tally, table)
+    ranking = objects.ranking(options)
+    if ranking is not None:
+        _calibrate_objects(tally, ranking)
     return Counted(
         case=case,
         grid=grid,
@@ -128,6 +111,7 @@ def count(case: Case, prediction: Prediction, options: EvaluateOptions) -> Count
         tally=tally,
         histogram=counter.histogram,
         objects=table,
+        ranking=ranking,
         known=counter.known,
         lost=counter.lost,
         outlined=not isinstance(truth, VectorLabels),
@@ -232,69 +216,24 @@ def _grown(window: Window, halo: int, grid: Grid) -> Window:
 # --- objects --------------------------------------------------------------------------------
 
 
-def _objects(
-    prediction: Prediction, truth: Labels, grid: Grid, pixel_m: float, options: EvaluateOptions
-) -> ObjectTable:
-    """All polygons of both sides, matched; their blocks are still to be found."""
-    first = prediction.legend.first
-    found = whole(prediction.objects())
-    found = drop_small(found, areas_m2(found.pixels, grid, pixel_m), prediction.min_area)
-    wanted = _true_objects(truth, grid, first)
-    partner = {True: np.full(len(wanted.labels), -1), False: np.full(len(found.labels), -1)}
-    iou = {side: np.zeros(len(index)) for side, index in partner.items()}
-    for label in range(first, len(prediction.legend.labels)):
-        i, j = (np.flatnonzero(o.labels == label) for o in (found, wanted))
-        pairs = pair_polygons(found.pixels[i], wanted.pixels[j], options.match)
-        i, j = i[pairs.found], j[pairs.wanted]
-        partner[False][i], partner[True][j] = j, i
-        iou[False][i] = iou[True][j] = pairs.iou
-    area = {
-        True: areas_m2(wanted.pixels, grid, pixel_m),
-        False: areas_m2(found.pixels, grid, pixel_m),
-    }
-    both = np.concatenate([partner[True], partner[False]])
-    sides = [
-        np.where(partner[side] >= 0, np.append(area[not side], 0)[partner[side]], 0)
-        for side in (True, False)
-    ]
-    return ObjectTable(
-        from_truth=np.arange(len(both)) < len(wanted.labels),
-        label=np.concatenate([wanted.labels, found.labels]),
-        matched=both >= 0,
-        iou=np.concatenate([iou[True], iou[False]]),
-        area=np.concatenate([area[True], area[False]]),
-        partner_area=np.concatenate(sides),
-        block=np.full(len(both), -1, np.int64),
-        pixels=np.concatenate([wanted.pixels, found.pixels]),
-    )
-
-
-def _true_objects(truth: Labels, grid: Grid, first: int) -> Objects:
-    if not isinstance(truth, VectorLabels):
-        return outline(truth, grid, first)
-    objects = whole(Objects(truth.pixels, truth.codes))
-    near = shapely.intersects(objects.pixels, shapely.box(0, 0, grid.width, grid.height))
-    near &= (objects.labels >= first) & (objects.labels != IGNORE)
-    return Objects(objects.pixels[near], objects.labels[near])
-
-
-def areas_m2(pixels: NDArray[np.object_], grid: Grid, pixel_m: float) -> NDArray[np.float64]:
-    """(N,) areas on the ground of polygons in pixels of a grid."""
-    if grid.crs is None or grid.crs.geodetic_crs is None:
-        return np.asarray(shapely.area(pixels) * pixel_m**2)
-    return area_perimeter(on_map(pixels, grid), grid.crs)[0]
-
-
-def on_map(pixels: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    """Geometries in pixels of a grid, in its CRS."""
-    moved: NDArray[np.object_] = shapely.transform(
-        pixels, lambda xy: np.column_stack(grid.transform @ (xy[:, 0], xy[:, 1]))
-    )
-    return moved
-
-
 def _count_objects(tally: Tally, table: ObjectTable) -> None:
     """A hit is a true object that was found: so hits and misses add up to the true objects."""
     true, matched = table.from_truth, table.matched
     for column, rows in enumerate((true & matched, ~true & ~matched, true & ~matched)):
         np.add.at(tally.objects, (table.block[rows], table.label[rows], column), 1)
+    iou = tally.relations[..., 0]
+    np.add.at(iou, (table.block[true], table.label[true]), table.iou[true])
+    errors = (~true, true & table.split, ~true & table.merged)
+    for column, rows in enumerate(errors, start=1):
+        np.add.at(tally.relations, (table.block[rows], table.label[rows], column), 1)
+
+
+def _calibrate_objects(tally: Tally, ranking: Ranking) -> None:
+    """Scores are said to be the probability that an object is there: is it, at the IoU of a hit?"""
+    outcome = ranking.masks[ALL, -1]
+    counts = outcome != NOTHING
+    for block in np.unique(ranking.block[counts]):
+        own = counts & (ranking.block == block)
+        calibration = Calibration(GROUPS)
+        calibration.add(ranking.score[own], outcome[own] == HIT)
+        tally.calibration[block] += calibration.table

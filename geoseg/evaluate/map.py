@@ -14,7 +14,8 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from geoseg.evaluate.count import Counted, on_map
+from geoseg.evaluate.count import Counted
+from geoseg.evaluate.objects import on_map
 from geoseg.evaluate.places import Legend
 from geoseg.vectorize.features import project
 

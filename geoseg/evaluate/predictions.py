@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import rasterio
 import rasterio.windows
-import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 from rasterio.errors import RasterioError
@@ -35,15 +35,22 @@ from geoseg.vectorize import Polygonizer, Polygons
 Labelled = NDArray[np.uint8]
 # Okabe and Ito's, for classes without a colour of their own.
 _COLORS = [f"#{c}" for c in "e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7 999999".split()]
+SCORE = "score"  # the column of polygons that says how likely each is
 _BAND = 1 << 24  # pixels of whole rows that are vectorized at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Polygons in pixel coordinates of a grid (x = column, y = row), and their labels (N,)."""
+    """Polygons in pixel coordinates of a grid (x = column, y = row), their labels (N,), and their
+    scores (N,) if they have any: how likely it is that there is such an object."""
 
     pixels: NDArray[np.object_]
     labels: NDArray[np.uint8]
+    scores: NDArray[np.float64] | None = None
+
+    def take(self, rows: NDArray[Any]) -> Objects:
+        scores = None if self.scores is None else self.scores[rows]
+        return Objects(self.pixels[rows], self.labels[rows], scores)
 
 
 @dataclass(slots=True)
@@ -51,17 +58,21 @@ class Prediction:
     """A prediction on its grid; a context manager, to be used in one thread.
 
     mask: class ids; probabilities: one band per class in `channels`; polygons: with class_id or
-    class; scene: where it has data, for polygons alone. threshold: for a single probability.
-    min_area: smaller polygons (m²) do not count. white: the mask has 255 for its only class.
+    class, maybe a score; scene: where it has data, for polygons alone. threshold: for a single
+    probability. least: polygons of a lower score are only ranked; the others are `burnt` if there
+    is no raster, the best on top. min_area: smaller polygons (m²) do not count. white: the mask
+    has 255 for its only class.
     """
 
     legend: Legend
     grid: Grid
     mask: Any = None
     probabilities: Any = None
-    polygons: VectorLabels | None = None
+    polygons: Objects | None = None
+    burnt: VectorLabels | None = None
     scene: Scene | None = None
     threshold: float = 0.5
+    least: float = 0.0
     min_area: float = 0.0
     white: bool = False
     _close: ExitStack = field(default_factory=ExitStack)
@@ -74,11 +85,12 @@ class Prediction:
         mask: Path | None = None,
         probabilities: Path | None = None,
         polygons: Path | None = None,
-        scene: Path | None = None,
+        scene: Path | Scene | None = None,
         threshold: float = 0.5,
+        least: float = 0.0,
         min_area: float = 0.0,
     ) -> Self:
-        """Any of the files; the grid is that of a raster among them, else the scene's own."""
+        """Any of the files; the grid is that of a raster among them, else the scene's."""
         with ExitStack() as stack:
             rasters = [
                 stack.enter_context(_open(path)) if path else None for path in (mask, probabilities)
@@ -88,21 +100,27 @@ class Prediction:
             if given is not None:
                 grid = _grid(given)
             elif scene is not None:
-                image = stack.enter_context(Scene.open(scene))
+                opened = scene if isinstance(scene, Scene) else Scene.open(scene)
+                image = stack.enter_context(opened)
                 grid = image.grid
             else:
                 raise UsageError(
                     f"{polygons}: of which scene are these polygons? Name it (--scene)"
                 )
             outlines = _read_polygons(polygons, legend, grid) if polygons else None
+            burnt = None
+            if outlines is not None and given is None:
+                burnt = _burnt(outlines, least, grid)
             return cls(
                 legend,
                 grid,
                 rasters[0],
                 rasters[1],
                 outlines,
+                burnt,
                 image,
                 threshold,
+                least,
                 min_area,
                 mask is not None and _is_white(mask),
                 stack.pop_all(),
@@ -121,10 +139,10 @@ class Prediction:
             return self._named(_read(self.mask, window, 1))
         if self.probabilities is not None:
             return self._decided(*self.scores(window))
-        if self.polygons is None or self.scene is None:
+        if self.burnt is None or self.scene is None:
             raise AssertionError("a prediction holds a mask, probabilities, or polygons and scene")
         valid = self.scene.read(window)[1]
-        return np.where(valid, self.polygons.burn(window), np.uint8(IGNORE))
+        return np.where(valid, self.burnt.burn(window), np.uint8(IGNORE))
 
     def _named(self, ids: NDArray[Any]) -> Labelled:
         """Labels of class ids."""
@@ -171,7 +189,7 @@ class Prediction:
     def objects(self) -> Objects:
         """The polygons; outlined from the labels where there are none."""
         if self.polygons is not None:
-            return Objects(self.polygons.pixels, self.polygons.codes)
+            return self.polygons
         return outline(self, self.grid, self.legend.first)
 
 
@@ -290,16 +308,44 @@ def _read_frame(path: Path) -> gpd.GeoDataFrame:
     return read_vector(path)
 
 
-def _read_polygons(path: Path, legend: Legend, grid: Grid) -> VectorLabels:
+def _read_polygons(path: Path, legend: Legend, grid: Grid) -> Objects:
+    """In the order of their scores, the best last."""
     frame = _read_frame(path)
     if grid.crs is not None and frame.crs is None:
         raise DataError(f"{path}: has no CRS, but the scene has one: it cannot be laid over it")
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])].reset_index(drop=True)
+    scores = _scores(frame, path)
+    if scores is not None:
+        order = np.argsort(scores, kind="stable")
+        frame, scores = frame.iloc[order].reset_index(drop=True), scores[order]
     labels = np.full(len(frame), legend.first, np.uint8)
     if len(legend.classes) > 1:
         names = {c.name.lower(): i for i, c in enumerate(legend.labels)}
         labels = np.array([names[str(n).lower()] for n in frame["class"]], np.uint8)
-    return VectorLabels(frame, labels, grid)
+    laid = VectorLabels(frame, labels, grid)
+    return Objects(laid.pixels, laid.codes, None if scores is None else scores[laid.rows])
+
+
+def _scores(frame: gpd.GeoDataFrame, path: Path) -> NDArray[np.float64] | None:
+    """(len(frame),) of the column `score`; None without one."""
+    if SCORE not in frame.columns:
+        return None
+    numbers = pd.to_numeric(frame[SCORE], errors="coerce")
+    scores: NDArray[np.float64] = numbers.to_numpy(np.float64, na_value=np.nan)
+    if not ((scores >= 0) & (scores <= 1)).all():  # NaN is neither
+        raise DataError(
+            f"{path}: the column {SCORE!r} must be a probability of each object, from 0 to 1; "
+            "correct it, or name the column otherwise"
+        )
+    return scores
+
+
+def _burnt(objects: Objects, least: float, grid: Grid) -> VectorLabels:
+    """Those that are shown, to be burnt: they lie in pixels already."""
+    shown = slice(None) if objects.scores is None else objects.scores >= least
+    frame = gpd.GeoDataFrame(geometry=objects.pixels[shown])
+    pixels = Grid(None, rasterio.Affine.identity(), grid.height, grid.width)
+    return VectorLabels(frame, objects.labels[shown], pixels)
 
 
 def _open(path: Path) -> Any:
@@ -324,15 +370,3 @@ def _read(raster: Any, window: Window, bands: Any) -> NDArray[Any]:
     except RasterioError as e:
         raise DataError(f"{raster.name}: cannot be read ({e})") from e
     return values
-
-
-def drop_small(objects: Objects, areas: NDArray[np.float64], least: float) -> Objects:
-    """Only objects of at least so many m²."""
-    keep = areas >= least
-    return Objects(objects.pixels[keep], objects.labels[keep])
-
-
-def whole(objects: Objects) -> Objects:
-    """Objects that are polygons: lines and points have no area to compare."""
-    kinds = np.isin(shapely.get_type_id(objects.pixels), (3, 6))
-    return Objects(objects.pixels[kinds], objects.labels[kinds])

@@ -14,7 +14,7 @@ import shapely
 from geoseg import runtime
 from geoseg.bundle import Bundle
 from geoseg.errors import DataError, UsageError
-from geoseg.evaluate.count import on_map
+from geoseg.evaluate.objects import on_map
 from geoseg.evaluate.places import Case, Elsewhere, Legend
 from geoseg.evaluate.predictions import Prediction, kind_of, legend_of
 from geoseg.events import Event, Listener

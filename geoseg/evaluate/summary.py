@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.evaluate.count import Counted, ObjectTable
+from geoseg.evaluate.count import Counted
+from geoseg.evaluate.objects import ObjectTable
 from geoseg.evaluate.places import Legend
 from geoseg.evaluate.tally import FEW, Tally, class_measures, estimates
 from geoseg.grid import Grid, Window

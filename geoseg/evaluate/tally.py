@@ -1,7 +1,8 @@
 """What is counted, and the measures that follow from it; both also for many resamplings at once.
 
-Every measure is a function of sums, so blocks of ground can be counted on their own, added up
-for a scene or for all, and drawn again and again for an interval (`bootstrap`).
+Every measure is a function of sums, or of a ranking of objects of which each belongs to a block
+of ground. So blocks can be counted on their own, added up for a scene or for all, and drawn again
+and again for an interval (`bootstrap`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.average_precision import MEASURES as AVERAGES
+from geoseg.average_precision import Ranking, averages
 from geoseg.metrics import brier_score, calibration_error, ratio
 
 Array = NDArray[np.float64]
@@ -31,18 +34,21 @@ class Tally:
     confusion: (..., L, L) pixels, [truth, prediction].
     edges: (..., L, 4) boundary pixels, as `metrics.boundary_counts` gives them.
     objects: (..., L, 3) hits, false alarms, misses.
-    calibration: (..., 4, G), see `metrics.Calibration`.
+    calibration: (..., 4, G), see `metrics.Calibration`; of objects where these have scores.
+    relations: (..., L, 4) sum of the IoU of the hits, predicted objects, true ones that are split,
+    predicted ones that are merged; see evaluate/objects.py.
     """
 
     confusion: Array
     edges: Array
     objects: Array
     calibration: Array
+    relations: Array
 
     @classmethod
     def zeros(cls, labels: int, blocks: int) -> Self:
         """Of so many blocks: the leading axis."""
-        shapes = ((labels, labels), (labels, 4), (labels, 3), (4, GROUPS))
+        shapes = ((labels, labels), (labels, 4), (labels, 3), (4, GROUPS), (labels, 4))
         return cls(*(np.zeros((blocks, *shape)) for shape in shapes))
 
     @classmethod
@@ -61,6 +67,10 @@ class Tally:
     def weighted(self, weights: Array) -> Tally:
         """Sums over the blocks, each taken `weights` (R, blocks) times: leading axis R."""
         return self.map(lambda array: np.tensordot(weights, array, axes=1))
+
+    def classes(self, first: int) -> range:
+        """The labels of all but the background."""
+        return range(first, self.confusion.shape[-1])
 
     def __getitem__(self, blocks: Any) -> Tally:
         return self.map(lambda array: array[blocks])
@@ -84,6 +94,7 @@ def measures(tally: Tally, first: int) -> dict[str, Array]:
         np.trace(tally.confusion, axis1=-2, axis2=-1), tally.confusion.sum((-2, -1))
     )
     result |= {f"object_{name}": value for name, value in _scores(tally.objects.sum(-2)).items()}
+    result |= _relations(tally.objects.sum(-2), tally.relations.sum(-2))
     error = ratio(found.sum((-2, -1)) - area, area)
     result["area_error"] = error if first else np.full_like(error, np.nan)  # all ground is a class
     result["ece"] = calibration_error(tally.calibration)
@@ -110,6 +121,20 @@ def class_measures(tally: Tally) -> dict[str, Array]:
         **_scores(np.stack([hits, alarms, misses], -1)),
         "boundary_f1": np.where(nothing, 0.0, boundary_f1),
         **{f"object_{name}": value for name, value in _scores(tally.objects).items()},
+        **_relations(tally.objects, tally.relations),
+    }
+
+
+def _relations(objects: Array, relations: Array) -> dict[str, Array]:
+    """Mean IoU of the hits; by how much too many objects are predicted (or too few); shares of
+    the true objects that are split, and of the predicted ones that are merged."""
+    iou, found, split, merged = np.moveaxis(relations, -1, 0)
+    hits, true = objects[..., 0], objects[..., 0] + objects[..., 2]
+    return {
+        "object_iou": ratio(iou, hits),
+        "count_error": ratio(found - true, true),
+        "split_rate": ratio(split, true),
+        "merge_rate": ratio(merged, found),
     }
 
 
@@ -132,16 +157,31 @@ def _mean(values: Array) -> Array:
 # --- how sure: resampling blocks ------------------------------------------------------------
 
 
+def ranked(ranking: Ranking | None, labels: range, weights: Array) -> dict[str, Array]:
+    """Average precisions and recalls, name -> (R,), of blocks taken `weights` (R, blocks) times;
+    those by boxes are called box_...; NaN without scores."""
+    names = [prefix + name for prefix in ("", "box_") for name in AVERAGES]
+    if ranking is None:
+        return {name: np.full(len(weights), np.nan) for name in names}
+    of = [averages(ranking, labels, boxes=boxes, weights=weights) for boxes in (False, True)]
+    return dict(zip(names, [v for own in of for v in own.values()], strict=True))
+
+
 def bootstrap(
-    tallies: Sequence[Tally], strata: NDArray[Any], first: int, resamples: int = RESAMPLES
+    tallies: Sequence[Tally],
+    strata: NDArray[Any],
+    first: int,
+    resamples: int = RESAMPLES,
+    rankings: Sequence[Ranking | None] | None = None,
 ) -> list[dict[str, Array]]:
-    """Measures of resampled blocks: for each tally, name -> (resamples,).
+    """Measures of resampled blocks: for each tally (and its ranking), name -> (resamples,).
 
     Blocks of ground are drawn with replacement, since pixels beside each other are not
     independent (Efron & Tibshirani 1993, ch. 8); as many per stratum (scene) as it has. Scenes
     of few blocks are one stratum: drawing one of one would look like certainty. All tallies,
     which have the same blocks, are drawn alike: their differences are paired.
     """
+    rankings = rankings or [None] * len(tallies)
     rng = np.random.default_rng(SEED)
     groups = _strata(strata)
     drawn: list[list[dict[str, Array]]] = [[] for _ in tallies]
@@ -150,8 +190,9 @@ def bootstrap(
         weights = np.zeros((count, len(strata)))
         for own in groups:
             weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), count)
-        for store, tally in zip(drawn, tallies, strict=True):
-            store.append(measures(tally.weighted(weights), first))
+        for store, tally, ranking in zip(drawn, tallies, rankings, strict=True):
+            sums = measures(tally.weighted(weights), first)
+            store.append(sums | ranked(ranking, tally.classes(first), weights))
     return [
         {name: np.concatenate([s[name] for s in store]) for name in store[0]} for store in drawn
     ]
@@ -174,12 +215,16 @@ def interval(values: Array) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def estimates(tally: Tally, strata: NDArray[Any], first: int) -> dict[str, dict[str, Any]]:
+def estimates(
+    tally: Tally, strata: NDArray[Any], first: int, ranking: Ranking | None = None
+) -> dict[str, dict[str, Any]]:
     """Name -> {value, low, high} of blocks (leading axis); no interval for a single block."""
     point = measures(tally.sum(), first)
+    once = np.ones((1, len(tally)))
+    point |= {n: v[0] for n, v in ranked(ranking, tally.classes(first), once).items()}
     drawn: Mapping[str, Array] = {}
     if len(tally) > 1:
-        (drawn,) = bootstrap([tally], strata, first)
+        (drawn,) = bootstrap([tally], strata, first, rankings=[ranking])
     result = {}
     for name, value in point.items():
         low, high = (name in drawn and interval(drawn[name])) or (None, None)
