@@ -13,7 +13,7 @@ import pytest
 from planted import plant_place, recipe
 
 from geoseg.errors import DataError, OutputError
-from geoseg.train import checkpoint, learner, loop, result
+from geoseg.train import checkpoint, learner, loop, pixels
 from geoseg.train import run as training
 from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
@@ -82,7 +82,7 @@ def between_best_and_last() -> None:
 
 
 def after_the_last_step() -> None:
-    on_call(result, "examine", 1, lambda *_: die())
+    on_call(pixels, "examine", 1, lambda *_: die())
 
 
 def attempt(

@@ -26,13 +26,14 @@ from geoseg.metrics import IGNORE
 from geoseg.reading import normalize
 from geoseg.spec import Scaling
 from geoseg.train import learner as learning
-from geoseg.train import loop
+from geoseg.train import loop, pixels
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric, new_fabric, use_threads
 from geoseg.train.learner import Job, Learner
 from geoseg.train.networks import Scale, new_network, scaling_of
 from geoseg.train.optimizer import MovingAverage, learning_rate, new_optimizer, set_rates
 from geoseg.train.run import run
+from geoseg.train.validate import Scores
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own
 
@@ -270,7 +271,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     script = iter(values)
 
     def validate(self: Learner, _: Any) -> Any:
-        return learning.Scores(next(script), {"north": 0.5, "south": 0.5}, {"roof": 0.5})
+        return Scores(next(script), {"north": 0.5, "south": 0.5}, {"roof": 0.5})
 
     monkeypatch.setattr(Learner, "validate", validate)
 
@@ -315,7 +316,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
     data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, places = data
-    monkeypatch.setattr(learning, "loss", lambda logits, *_, **__: logits.sum() * float("nan"))
+    monkeypatch.setattr(pixels, "loss", lambda logits, *_, **__: logits.sum() * float("nan"))
     with pytest.raises(GeosegError, match="loss of step 1 is no number.*schedule.lr"):
         run(recipe(places, model=PLAIN), root, tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "last.ckpt").exists()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from geoseg.data.labels import (
 )
 from geoseg.data.masks import MaskLabels
 from geoseg.data.meaning import Meaning
+from geoseg.data.outlines import Outlines, outlines_of
 from geoseg.data.split import (
     TRAIN,
     UNUSED,
@@ -53,7 +54,8 @@ class Sheet:
     image: (C, H, W), the raster's dtype. valid: (H, W) bool, True where the raster has data.
     label: (H, W) uint8, see geoseg/data/labels.py; IGNORE where nothing is known.
     block: pixels along a block of the split. parts: (rows, columns of blocks) uint8: UNUSED,
-    TRAIN, VALIDATE or TEST. variants: (C, H, W) each, the raster with another look.
+    TRAIN, VALIDATE or TEST. variants: (C, H, W) each, the raster with another look. outlines: of
+    the labelled objects, where they were asked for.
     """
 
     place: str
@@ -65,6 +67,7 @@ class Sheet:
     block: int
     parts: NDArray[np.uint8]
     variants: tuple[NDArray[Any], ...] = field(default=())
+    outlines: Outlines | None = None
 
     def target(self, window: Window, part: int) -> NDArray[np.uint8]:
         """(h, w) uint8 under a window: the label where the pixel belongs to `part`, else IGNORE.
@@ -147,13 +150,21 @@ class Store:
 
 
 def load_places(
-    config: DataConfig, root: Path, *, seed: int, store: Store | None = None
+    config: DataConfig,
+    root: Path,
+    *,
+    seed: int,
+    store: Store | None = None,
+    outlines: bool = False,
 ) -> list[Sheet]:
-    """All sheets of all places; the blocks of each are dealt out to the parts of the split."""
+    """All sheets of all places; the blocks of each are dealt out to the parts of the split.
+
+    outlines: also keep those of the objects, as instance models need them.
+    """
     store = store or Store()
     sheets: list[Sheet] = []
     for place in config.places:
-        own = list(load_place(place, config, root, store))
+        own = list(load_place(place, config, root, store, outlines))
         check_labelled(own, place)
         deal(own, place, config.split, root=root, seed=seed)
         sheets += own
@@ -161,12 +172,17 @@ def load_places(
     return sheets
 
 
-def load_place(place: PlaceConfig, config: DataConfig, root: Path, store: Store) -> Iterator[Sheet]:
+def load_place(
+    place: PlaceConfig, config: DataConfig, root: Path, store: Store, outlines: bool = False
+) -> Iterator[Sheet]:
     """The sheets of one place, not yet split: every labelled block is in TRAIN."""
     truth = Truth(place, config, root)
     for file in files(root, place.rasters, place.name):
         with open_scene(file, place, config) as scene:
-            yield _fill(scene, place, file, truth, config, root, store)
+            sheet, labels = _fill(scene, place, file, truth, config, root, store)
+            if outlines:
+                sheet = replace(sheet, outlines=outlines_of(labels, sheet.label, config.first))
+            yield sheet
 
 
 def files(root: Path, pattern: str, place: str) -> list[Path]:
@@ -268,7 +284,7 @@ def _fill(
     config: DataConfig,
     root: Path,
     store: Store,
-) -> Sheet:
+) -> tuple[Sheet, Labels | None]:
     grid = scene.grid
     labels, area = truth.labels(file, grid), truth.known(file, grid)
     shape = (grid.height, grid.width)
@@ -283,7 +299,8 @@ def _fill(
         _variant(beside(file, root, place, pattern), place, config, grid, store)
         for pattern in place.variants
     )
-    return Sheet(place.name, file.name, grid, image, valid, label, block, parts, variants)
+    sheet = Sheet(place.name, file.name, grid, image, valid, label, block, parts, variants)
+    return sheet, labels
 
 
 @dataclass(frozen=True, slots=True)

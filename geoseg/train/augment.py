@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoseg.metrics import IGNORE
 from geoseg.train.config import AugmentConfig
+from geoseg.train.turn import turn
 
 BYTES = (0.0, 255.0)
 
@@ -40,8 +40,12 @@ class Augment:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        c, g = self.config, generator
-        images, targets = turn(images, targets, self.chip, c.rotate, g)
+        images, targets = turn(images, targets, self.chip, self.config.rotate, generator)
+        return cutmix(self.appearance(images, generator), targets, self.config.cutmix, generator)
+
+    def appearance(self, images: Tensor, g: torch.Generator) -> Tensor:
+        """(N, C, h, w) with other light and colours, softer, coarser, noisier; nothing moves."""
+        c = self.config
         images = (images - self.low) / self.length
         images = self._colours(images, g)
         images = self._light(images, g)
@@ -49,10 +53,9 @@ class Augment:
         images = coarsen(images, c.coarse, g)
         images = noise(images, c.noise, g)
         images = drop(images, c.drop, g)
-        images, targets = cutmix(images, targets, c.cutmix, g)
         if self.clip:
             images = images.clamp(0, 1)
-        return images * self.length + self.low, targets
+        return images * self.length + self.low
 
     def _colours(self, images: Tensor, g: torch.Generator) -> Tensor:
         """Gamma, hue and saturation."""
@@ -94,47 +97,6 @@ def chance(n: int, probability: float, g: torch.Generator) -> Tensor:
 def chosen(images: Tensor, probability: float, g: torch.Generator) -> Tensor:
     """Indices of some images, each taken with `probability`; where the images are."""
     return chance(images.shape[0], probability, g).nonzero().flatten().to(images.device)
-
-
-def turn(
-    images: Tensor, targets: Tensor, chip: int, rotate: float, g: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A random flip and quarter turn for each image, some turned freely, cut to `chip`.
-
-    (N, C, S, S) and (N, S, S) -> (N, C, chip, chip) and (N, chip, chip); labels are never
-    interpolated, and what comes from beyond the window is IGNORE.
-    """
-    out_images, out_targets = [], []
-    free = chance(images.shape[0], rotate, g)
-    for image, target, oblique in zip(images, targets, free, strict=True):
-        quarter = int(torch.randint(4, (), generator=g))
-        flip = bool(torch.rand((), generator=g) < 0.5)
-        angle = float(torch.rand((), generator=g)) * math.pi / 2
-        if oblique:
-            image, target = _rotated(image, target, angle, chip)
-        else:
-            edge = (image.shape[-1] - chip) // 2
-            image = image[:, edge : edge + chip, edge : edge + chip]
-            target = target[edge : edge + chip, edge : edge + chip]
-        if flip:
-            image, target = image.flip(-1), target.flip(-1)
-        out_images.append(torch.rot90(image, quarter, (-2, -1)))
-        out_targets.append(torch.rot90(target, quarter, (-2, -1)))
-    return torch.stack(out_images), torch.stack(out_targets)
-
-
-def _rotated(image: Tensor, target: Tensor, angle: float, chip: int) -> tuple[Tensor, Tensor]:
-    """The middle `chip` pixels of a window, turned by `angle` (radians) about its centre."""
-    ratio = chip / image.shape[-1]
-    c, s = math.cos(angle) * ratio, math.sin(angle) * ratio
-    theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], device=image.device)
-    grid = F.affine_grid(theta, [1, 1, chip, chip], align_corners=False)
-    image = F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
-    # grid_sample fills with 0 outside: shifted by one, 0 can stand for IGNORE
-    shifted = (target.float() + 1) * (target != IGNORE)
-    picked = F.grid_sample(shifted[None, None], grid, mode="nearest", align_corners=False)[0, 0]
-    picked = picked.round()
-    return image, torch.where(picked == 0, float(IGNORE), picked - 1).to(torch.uint8)
 
 
 def hue(images: Tensor, amount: float, g: torch.Generator) -> Tensor:

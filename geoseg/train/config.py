@@ -15,6 +15,7 @@ from geoseg.errors import ConfigError
 Deviation = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Range = tuple[float, float]
+ObjectTerm = Literal["objectness", "rpn_box", "class", "box", "mask", "keypoint"]
 
 
 class NetworkConfig(Strict):
@@ -80,6 +81,9 @@ class LossConfig(Strict):
     terms, one per label (background first, if there is one). gamma: of the focal term. alpha,
     beta: what false alarms and misses weigh in Tversky's. border, border_width: weight and width
     (metres) of the U-Net paper's emphasis on what separates two objects, in cross entropy.
+
+    All that is for models of pixels. One of objects has the terms of its network, each 1 if
+    `objects` gives no other weight: {mask: 2, box: 0.5}.
     """
 
     cross_entropy: Weight = 1.0
@@ -96,6 +100,7 @@ class LossConfig(Strict):
     beta: Weight = 0.7
     border: Weight = 0.0
     border_width: Positive = 1.5
+    objects: dict[ObjectTerm, Weight] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _something(self) -> Self:

@@ -14,20 +14,14 @@ from geoseg import models
 from geoseg.bundle import Bundle, card
 from geoseg.config import load_yaml
 from geoseg.errors import DataError
-from geoseg.grid import Tiling
 from geoseg.reading import normalize
 from geoseg.runtime.torch_runtime import golden_sample
 from geoseg.spec import Band, ModelSpec, from_item, to_item
 from geoseg.train.config import TrainConfig
 from geoseg.train.networks import Blueprint, scaling_of
+from geoseg.train.task import task_of
 
 METRICS = "metrics.json"  # scores on test places, put beside a run's result by whoever made them
-
-_LIMITS = """\
-The probabilities are calibrated{threshold} on ground that was kept out of training, mostly in the
-places that trained; on places never seen both they and the scores are worse. Touching objects of
-a class come out as one polygon.
-"""
 
 
 def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
@@ -47,7 +41,6 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     with np.load(folder / "sample.npz") as sample:
         image: NDArray[np.float32] = normalize(sample["image"], sample["valid"], spec.scaling)
-    one_class = len(spec.classes) == 1
     return Bundle.write(
         Path(target) if target else folder / "bundle",
         spec,
@@ -58,7 +51,7 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
             data=_data(config),
             recipe=_recipe(config, result),
             attribution=config.attribution,
-            limits=_LIMITS.format(threshold=", and the threshold chosen," if one_class else ""),
+            limits=task_of(config).limits,
         ),
         overwrite=True,
     )
@@ -78,23 +71,21 @@ def contract(config: TrainConfig, result: dict[str, Any], tests: dict[str, Any])
 
     `tests`: place -> scores, each a table of numbers.
     """
-    d, several = config.data, len(config.data.channels) > 1
+    d, task = config.data, task_of(config)
     assert d.value_range is not None  # resolved
-    architecture, arguments = result["architecture"], result["arguments"]
+    several = len(task.classes) > 1
     return ModelSpec(
         name=config.name,
         version=config.version,
         description=config.description,
         license=config.license,
         created=result["created"],
-        architecture=architecture,
-        arguments=arguments,
+        architecture=result["architecture"],
+        arguments=result["arguments"],
         bands=tuple(Band(b.name, b.common_name) for b in d.bands),
         scaling=scaling_of(config, result["dtype"]),
         gsd=d.gsd,
-        classes=d.channels,
-        activation="softmax" if several else "sigmoid",
-        tiling=Tiling(stride=models.stride_of(architecture, arguments)),
+        classes=task.classes,
         threshold=result.get("threshold", 0.5),
         temperature=result["temperature"],
         dtype=result["dtype"],
@@ -104,6 +95,7 @@ def contract(config: TrainConfig, result: dict[str, Any], tests: dict[str, Any])
             **{f"validation: {place}": row for place, row in result["validation"].items()},
             **({f"class: {n}": row for n, row in result["classes"].items()} if several else {}),
         },
+        **task.contract(result),
     )
 
 
@@ -135,20 +127,8 @@ def _data(config: TrainConfig) -> str:
     return "\n".join([*lines, "", kept + read])
 
 
-_TERMS = {
-    "cross_entropy": "cross entropy",
-    "focal": "focal",
-    "dice": "Dice",
-    "jaccard": "Jaccard",
-    "lovasz": "Lovász",
-    "tversky": "Tversky",
-    "boundary": "boundary",
-}
-
-
 def _recipe(config: TrainConfig, result: dict[str, Any]) -> str:
     s = config.schedule
-    terms = [f"{name} ({w:g})" for key, name in _TERMS.items() if (w := getattr(config.loss, key))]
     start = result["start"] or config.model.encoder_weights or "random weights"
     decay = "cosine" if s.decay == "cosine" else f"poly ({s.power:g})"
     average = f", moving average of the weights ({s.ema:g})" if s.ema else ""
@@ -156,7 +136,8 @@ def _recipe(config: TrainConfig, result: dict[str, Any]) -> str:
     chosen = f", the best of them after {best}" if best != result["steps_done"] else ""
     return (
         f"{result['steps_done']} steps of {s.batch} windows of {s.chip} x {s.chip} pixels{chosen}, "
-        f"from {start}; loss: {' + '.join(terms)}; AdamW with a learning rate of {s.lr:g} (encoder "
-        f"{s.lr * s.encoder_lr:g}), {decay} schedule{average}; {s.precision}, seed {s.seed}. "
-        "Again: `geoseg train` with the same recipe, config.yaml in the folder of the run."
+        f"from {start}; loss: {task_of(config).terms()}; AdamW with a learning rate of {s.lr:g} "
+        f"(encoder {s.lr * s.encoder_lr:g}), {decay} schedule{average}; {s.precision}, seed "
+        f"{s.seed}. Again: `geoseg train` with the same recipe, config.yaml in the folder of the "
+        "run."
     )

@@ -20,18 +20,16 @@ from torch import Tensor, nn
 from geoseg.bundle import rounded
 from geoseg.data.sheets import Sheet
 from geoseg.errors import GeosegError, ModelError, UsageError
-from geoseg.metrics import IGNORE
 from geoseg.runtime.torch_runtime import out_of_memory
 from geoseg.spec import Scaling
 from geoseg.train import checkpoint
 from geoseg.train.augment import Augment
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric
-from geoseg.train.losses import loss
 from geoseg.train.memory import advice
 from geoseg.train.networks import Scale, prepared
 from geoseg.train.optimizer import MovingAverage, learning_rate, new_optimizer, set_rates
-from geoseg.train.validate import Scores, confusions, scores
+from geoseg.train.task import Judged, Task, task_of
 from geoseg.train.windows import Blocks
 
 CLIP = 1.0  # longest gradient (Pascanu et al. 2013)
@@ -50,16 +48,21 @@ class Job:
     folder: Path
     progress: bool = False
 
+    @property
+    def task(self) -> Task:
+        return task_of(self.config)
+
 
 class Learner:
     """Weights, their moving average, the optimizer, and how far all of it is.
 
-    step: how many were done. best, best_step: IoU and step of the best validation. waited:
+    step: how many were done. best, best_step: score and step of the best validation. waited:
     validations since then.
     """
 
     def __init__(self, fabric: Fabric, job: Job) -> None:
         self.fabric, self.config, self.folder = fabric, job.config, job.folder
+        self.task = job.task
         s = job.config.schedule
         # A copy: tensors that came from another process share their memory with it.
         self.bare = prepared(copy.deepcopy(job.network), fabric.device, s)
@@ -94,13 +97,13 @@ class Learner:
 
     # --- a step ---
 
-    def learn(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One step of the optimizer on windows (N, C, S, S) and (N, S, S); the loss, a scalar.
+    def learn(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """One step of the optimizer on windows (N, C, S, S); the loss and its terms, scalars.
 
         The windows are augmented together and gone through in `accumulate` parts. Parts (and
-        processes) count by their labelled pixels, so that a loss that is a mean over pixels has
-        the gradient of the whole batch. A loss of regions (Dice ...) is the mean of the parts'
-        own, and batch normalization sees one part at a time.
+        processes) count by what their targets hold (labelled pixels), so that a loss that is a
+        mean over that has the gradient of the whole batch. A loss of regions (Dice ...) is the
+        mean of the parts' own, and batch normalization sees one part at a time.
         """
         try:
             return self._learn(images, targets)
@@ -114,11 +117,11 @@ class Learner:
                 raise
         raise advice(self._attempt, self.config.schedule, self.fabric.device.type)
 
-    def _learn(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _learn(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
         seed = _seed(self.config.schedule.seed, self.step, self.fabric.global_rank)
         torch.manual_seed(seed)  # for dropout and its like
         generator = torch.Generator().manual_seed(seed)
-        value = self._backward(*self.augment(images, targets, generator))
+        values = self._backward(*self.task.augment(self.augment, images, targets, generator))
         set_rates(self.optimizer, self.step, self.config.schedule)
         # a step that overflows in float16 is left out by the scaler
         self.fabric.clip_gradients(
@@ -129,27 +132,24 @@ class Learner:
         if self.average:
             self.average.update(self.bare)
         self.step += 1
-        return value
+        return values
 
-    def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of augmented windows, its gradient left in the parameters."""
-        s, gsd = self.config.schedule, self.config.data.gsd
-        known = (targets != IGNORE).sum((1, 2)).float()
-        total, value = self._sum(known.sum()).clamp(min=1), known.new_zeros(())
-        parts = list(zip(*(t.chunk(s.accumulate) for t in (images, targets, known)), strict=True))
+    def _backward(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """The loss of augmented windows, its gradient left in the parameters; and its terms."""
+        s, counts = self.config.schedule, self.task.counts(targets)
+        total = self._sum(counts.sum()).clamp(min=1)
+        found: dict[str, Any] = {}
+        parts = list(zip(*(t.chunk(s.accumulate) for t in (images, targets, counts)), strict=True))
         for i, (x, y, k) in enumerate(parts, 1):
             with self.fabric.no_backward_sync(self.network, enabled=i < len(parts)):
-                logits = self.network(self.scale(x))
-                if logits.shape[2:] != y.shape[1:]:
-                    raise ModelError(
-                        f"the network gives {tuple(logits.shape)} for {tuple(x.shape)}: "
-                        "model.arguments do not fit each other"
-                    )
-                part = loss(logits, y, self.config.loss, gsd=gsd) * (k.sum() / total)
+                terms = self.task.losses(self.network, self.scale(x), y)
+                loss, share = torch.stack(list(terms.values())).sum(), k.sum() / total
                 # processes take the mean of their gradients, where the sum is meant
-                self.fabric.backward(part * s.devices)
-            value += part.detach()
-        return self._sum(value)
+                self.fabric.backward(loss * share * s.devices)
+            for name, value in {"loss": loss, **terms}.items():
+                found[name] = found.get(name, 0) + value.detach() * share
+        values = self._sum(torch.stack(list(found.values())))
+        return dict(zip(found, values, strict=True))
 
     def _sum(self, value: Tensor) -> Tensor:
         """Over all processes."""
@@ -170,28 +170,26 @@ class Learner:
             return  # the others wait for this process's next message: nothing can be tried
         s, device = self.config.schedule, self.fabric.device
         images = torch.zeros((count, len(self.config.data.bands), s.chip, s.chip), device=device)
-        targets = torch.zeros((count, s.chip, s.chip), dtype=torch.uint8, device=device)
+        targets = self.task.empty(count, device)
         with self.fabric.autocast():
-            logits = self.bare(self.scale(images)).float()
-        value = loss(logits, targets, self.config.loss, gsd=self.config.data.gsd)
-        self.fabric.backward(value)
+            terms = self.task.losses(self.bare, self.scale(images), targets)
+        self.fabric.backward(torch.stack(list(terms.values())).sum())
 
     # --- a validation ---
 
-    def validate(self, blocks: Blocks) -> Scores:
+    def validate(self, blocks: Blocks) -> Judged:
         """Scores of the blocks; each process goes through its part of them."""
         fabric, network = self.fabric, self.judged
         training = network.training
         network.eval()
 
-        def predict(image: Tensor) -> Tensor:
+        def predict(image: Tensor) -> Any:
             with fabric.autocast():
-                logits: Tensor = network(self.scale(image[None].to(fabric.device)))
-            return logits[0].float()
+                return self.task.answer(network(self.scale(image[None].to(fabric.device))))
 
         mine = range(fabric.global_rank, len(blocks), fabric.world_size)
         try:
-            found = confusions(predict, blocks, mine, self.config.data)
+            found = self.task.counted(predict, blocks, mine)
         except (RuntimeError, MemoryError) as e:
             if not out_of_memory(e):
                 raise
@@ -201,15 +199,14 @@ class Learner:
             ) from e
         finally:
             network.train(training)
-        for confusion in found.values():
-            total = self._sum(torch.from_numpy(confusion.matrix).to(fabric.device))
-            confusion.matrix = total.cpu().numpy()
-        return scores(found, self.config.data)
+        for place, counts in found.items():
+            found[place] = self._sum(torch.from_numpy(counts).to(fabric.device)).cpu().numpy()
+        return self.task.scores(found)
 
-    def judge(self, iou: float) -> None:
+    def judge(self, score: float) -> None:
         """Keep what is better than all before; count what is not."""
-        if iou > self.best:
-            self.best, self.best_step, self.waited = iou, self.step, 0
+        if score > self.best:
+            self.best, self.best_step, self.waited = score, self.step, 0
             if self.config.schedule.patience:
                 self._write(checkpoint.BEST, {"step": self.step})
         else:

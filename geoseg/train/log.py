@@ -15,13 +15,14 @@ from tqdm import tqdm
 from geoseg.data.split import VALIDATE
 from geoseg.errors import GeosegError
 from geoseg.train.learner import Job
-from geoseg.train.validate import Scores, labels_of
+from geoseg.train.task import Judged
 
 EVERY = 10  # steps between looks at the loss, for which a GPU has to be waited for
 
 
 class Log:
-    """One row per step in log/metrics.csv: step, rate, loss; where it validated, also IoUs.
+    """One row per step in log/metrics.csv: step, rate, loss and its terms; where it validated, also
+    the scores.
 
     A run that goes on after `step` drops the rows that were written after its checkpoint.
     Not `active`: says nothing, as in all processes but one.
@@ -43,14 +44,14 @@ class Log:
             total=total, initial=step, unit="step", disable=not job.progress, file=sys.stderr
         )
 
-    def loss(self, value: Tensor, rate: float) -> None:
-        """The loss of the next step, and the learning rate that it was made with."""
+    def loss(self, values: dict[str, Tensor], rate: float) -> None:
+        """The loss of the next step and its terms, and the learning rate that it was made with."""
         if len(self._rows) >= EVERY:
             self.flush()
         self.step += 1
-        self._rows.append({"step": self.step, "rate": rate, "loss": value})
+        self._rows.append({"step": self.step, "rate": rate, **values})
 
-    def scores(self, found: Scores) -> None:
+    def scores(self, found: Judged) -> None:
         """Of the validation after the last step."""
         self._rows[-1] |= found.as_dict()
 
@@ -59,10 +60,11 @@ class Log:
         rows, self._rows = self._rows, []
         if not rows:
             return
-        losses = torch.stack([row["loss"] for row in rows]).tolist()
-        for row, value in zip(rows, losses, strict=True):
-            row["loss"] = value
-            if value != value:
+        names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
+        losses = torch.stack([row[name] for row in rows for name in names]).tolist()
+        for i, row in enumerate(rows):
+            row |= zip(names, losses[i * len(names) :], strict=False)
+            if row["loss"] != row["loss"]:
                 raise GeosegError(
                     f"the loss of step {row['step']} is no number: make schedule.lr smaller, or "
                     "take schedule.precision: float32"
@@ -79,7 +81,7 @@ class Log:
                     if name != "step":
                         self._board.add_scalar(name, value, row["step"])
         self._bar.update(len(rows))
-        shown = {k: f"{v:.3f}" for k, v in rows[-1].items() if k in ("loss", "iou")}
+        shown = {k: f"{v:.3f}" for k, v in rows[-1].items() if k in ("loss", "iou", "ap50")}
         self._bar.set_postfix(shown)
 
     def __enter__(self) -> Self:
@@ -98,14 +100,8 @@ class Log:
 
 
 def _columns(job: Job) -> list[str]:
-    data = job.config.data
     places = dict.fromkeys(s.place for s in job.sheets if (s.parts == VALIDATE).any())
-    classes = labels_of(data)[data.first :]
-    return [
-        *("step", "rate", "loss", "iou"),
-        *(f"place/{name}" for name in places),
-        *(f"class/{name}" for name in classes),
-    ]
+    return ["step", "rate", *job.task.columns(places)]
 
 
 def _keep(path: Path, rows: int, columns: list[str]) -> None:

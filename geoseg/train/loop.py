@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from geoseg.data.split import VALIDATE
 from geoseg.train.config import ScheduleConfig
 from geoseg.train.devices import Fabric, part
 from geoseg.train.learner import Job, Learner
 from geoseg.train.log import Log
-from geoseg.train.windows import Blocks, Windows
 
 MINUTES = 5.0  # between checkpoints, at most; validations make some, too
 
@@ -24,7 +23,7 @@ def fit(fabric: Fabric, job: Job) -> None:
     torch.set_num_threads(job.config.schedule.threads)
     learner = Learner(fabric, job)
     learner.resume()
-    blocks, saved = Blocks(job.sheets, VALIDATE, job.scaling.offset), time.monotonic()
+    blocks, saved = job.task.blocks(job.sheets, job.scaling.offset), time.monotonic()
     with Log(job, learner.step, active=fabric.is_global_zero) as log:
         for images, targets in () if learner.finished else batches(fabric, job, learner.step):
             rate = learner.rate
@@ -33,7 +32,7 @@ def fit(fabric: Fabric, job: Job) -> None:
             if learner.validates:
                 found = learner.validate(blocks)
                 log.scores(found)
-                learner.judge(found.iou)
+                learner.judge(found.judged)
             if learner.validates or late:
                 log.flush()
                 learner.save()
@@ -43,12 +42,13 @@ def fit(fabric: Fabric, job: Job) -> None:
     part(fabric)
 
 
-def batches(fabric: Fabric, job: Job, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(fabric: Fabric, job: Job, first: int) -> Iterator[tuple[Tensor, Any]]:
     """This process's windows of each step from `first` on, on its device."""
     schedule, device = job.config.schedule, fabric.device
     loader = DataLoader(
-        Windows(job.sheets, job.config, job.scaling.offset),
+        job.task.windows(job.sheets, job.scaling.offset),
         batch_sampler=shares(schedule, first, fabric.global_rank),
+        collate_fn=job.task.collate,
         num_workers=schedule.workers,
         pin_memory=device.type == "cuda",
     )

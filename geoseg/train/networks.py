@@ -17,7 +17,7 @@ from geoseg.errors import ConfigError, ModelError
 from geoseg.models.bands import adapt_bands
 from geoseg.models.weights import load_encoder
 from geoseg.registry import find
-from geoseg.spec import Scaling
+from geoseg.spec import BACKGROUND, ClassInfo, Scaling
 from geoseg.train.config import ScheduleConfig, TrainConfig
 
 
@@ -41,11 +41,18 @@ class Blueprint:
                 )
         return cls(config.model.architecture, config.model.arguments)
 
+    def classes(self, config: TrainConfig) -> tuple[ClassInfo, ...]:
+        """In the order of the network's outputs; one that finds objects has no background."""
+        channels = config.data.channels
+        if models.task_of(self.architecture) == "instance-segmentation":
+            return tuple(c for c in channels if c.id != BACKGROUND)
+        return channels
+
     def build(self, config: TrainConfig) -> nn.Module:
         """The network with random weights."""
         return models.build(
             self.architecture,
-            classes=len(config.data.channels),
+            classes=len(self.classes(config)),
             bands=len(config.data.bands),
             **self.arguments,
         )
@@ -60,19 +67,20 @@ def new_network(config: TrainConfig) -> tuple[nn.Module, list[str]]:
     blueprint = Blueprint.of(config)
     network = blueprint.build(config)
     if blueprint.start is not None:
-        return network, _take_over(network, blueprint.start, config)
+        classes = len(blueprint.classes(config))
+        return network, _take_over(network, blueprint.start, config, classes)
     if config.model.encoder_weights:
         names = [band.common_name or band.name for band in config.data.bands]
         load_encoder(network, config.model.encoder_weights, bands=names)
     return network, []
 
 
-def _take_over(network: nn.Module, bundle: Bundle, config: TrainConfig) -> list[str]:
+def _take_over(network: nn.Module, bundle: Bundle, config: TrainConfig, count: int) -> list[str]:
     """Load the weights of a bundle; what was taken over, and what not."""
     spec, wanted = bundle.spec, network.state_dict()
     given = {name: torch.from_numpy(np.array(a)) for name, a in bundle.weights().items()}
     theirs, ours = ([b.common_name or b.name for b in x.bands] for x in (spec, config.data))
-    classes = len(spec.classes), len(config.data.channels)
+    classes = len(spec.classes), count
     said, fresh = [f"goes on from {spec.id}"], []
     first = next((n for n, t in given.items() if t.ndim == 4 and t.shape[1] == len(theirs)), "")
     if first and theirs != ours:

@@ -19,19 +19,18 @@ from geoseg.errors import DataError
 from geoseg.grid import Window
 from geoseg.runtime.torch_runtime import find_device
 from geoseg.train import checkpoint
-from geoseg.train.calibrate import examine
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric
 from geoseg.train.learner import Job
 from geoseg.train.networks import Blueprint, Scale
-from geoseg.train.validate import Predict
-from geoseg.train.windows import Blocks, cut
+from geoseg.train.task import Predict
+from geoseg.train.windows import cut
 
 RESULT = "result.json"
 
 
 def save_sample(config: TrainConfig, sheets: Sequence[Sheet], path: Path, size: int = 256) -> None:
-    """The chip with the most classes, and of those objects, among the validation blocks.
+    """The chip with the most classes, and of those the most of them, among the validation blocks.
 
     Where no place lets its pixels out, patches of chance: they prove a network as well.
     """
@@ -50,6 +49,9 @@ def save_sample(config: TrainConfig, sheets: Sequence[Sheet], path: Path, size: 
     def richness(chip: tuple[Sheet, Window]) -> tuple[int, int]:
         sheet, window = chip
         classes = config.data.first + np.arange(len(config.data.classes))
+        if sheet.outlines is not None:
+            there = sheet.outlines.labels[sheet.outlines.in_window(window)]
+            return len(np.unique(there)), len(there)
         seen = sheet.target(window, VALIDATE)
         return len(np.intersect1d(seen, classes)), int(np.isin(seen, classes).sum())
 
@@ -73,9 +75,9 @@ def finish(job: Job) -> dict[str, Any]:
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, job.folder / "weights.safetensors")
     blueprint = Blueprint.of(job.config)
-    blocks = Blocks(job.sheets, VALIDATE, job.scaling.offset)
     result = {
-        **examine(predictor(job), blocks, job.config.data),
+        **job.task.examine(predictor(job), job.task.blocks(job.sheets, job.scaling.offset)),
+        **job.task.sizes(job.sheets),
         "steps_done": steps,
         "best_step": chosen,
         "dtype": str(job.sheets[0].image.dtype),
@@ -104,14 +106,13 @@ def kept(folder: Path, config: TrainConfig) -> tuple[dict[str, Tensor], int, int
 
 
 def predictor(job: Job) -> Predict:
-    """predict(image (C, h, w)) -> logits (K, h, w) of the trained network, in float32."""
+    """predict(image (C, h, w)) -> what the trained network says of it, in float32."""
     device = find_device(job.config.schedule.device)
     network: nn.Module = job.network.to(device).eval()
     scale = Scale(job.scaling, device)
 
-    def predict(image: Tensor) -> Tensor:
-        logits: Tensor = network(scale(image[None].to(device)))
-        return logits[0].float()
+    def predict(image: Tensor) -> Any:
+        return job.task.answer(network(scale(image[None].to(device))))
 
     return predict
 
@@ -132,10 +133,6 @@ def opening(job: Job, fabric: Fabric) -> str:
     )
 
 
-def closing(result: dict[str, Any], folder: Path) -> str:
+def closing(job: Job, result: dict[str, Any]) -> str:
     """How good it became, in one line."""
-    each = ", ".join(
-        f"{place} {row['iou']:.3f}" for place, row in result["validation"].items() if "iou" in row
-    )
-    chosen = f" (step {result['best_step']} of {result['steps_done']})"
-    return f"validation IoU {result['iou']:.3f}{chosen}: {each}; {folder}"
+    return f"{job.task.verdict(result)}; {job.folder}"

@@ -42,12 +42,22 @@ from geoseg.train.learner import Job
 from geoseg.train.loop import fit
 from geoseg.train.networks import Blueprint, new_network, scaling_of
 from geoseg.train.result import RESULT, closing, finish, opening, save_sample
+from geoseg.train.task import task_of
 
 MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them out
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _keep_quiet(line: str) -> None:
+    pass
+
+
 def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True) -> Path:
     """Train `config` on the data under `root`; goes on where an earlier run in `folder` ended."""
+    task_of(config).check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -68,16 +78,22 @@ def _run(config: TrainConfig, root: Path, folder: Path, progress: bool) -> Path:
     use_threads(config.schedule.threads)
     pixels = folder / "pixels"
     try:
-        sheets = load_places(config.data, root, seed=config.schedule.seed, store=Store(pixels))
+        sheets = load_places(
+            config.data,
+            root,
+            seed=config.schedule.seed,
+            store=Store(pixels),
+            outlines=task_of(config).outlines,
+        )
         need(sheets, TRAIN, VALIDATE)
         for name in missing_classes(sheets, config.data):
             say(f"class {name} has no pixel in the blocks that train, so it cannot be learnt")
-        config = config if begun else resolve(config, sheets, root, folder)
+        config = config if begun else resolve(config, sheets, root, folder, say)
         rehearse(config, dtype_of(sheets))
         job = new_job(config, sheets, folder, progress, say)
         say(opening(job, fabric))
         launch(fabric, job)
-        say(closing(finish(job), folder))
+        say(closing(job, finish(job)))
     finally:
         shutil.rmtree(pixels, ignore_errors=True)
     return folder
@@ -119,8 +135,15 @@ def _essence(config: TrainConfig) -> dict[str, Any]:
     return content
 
 
-def resolve(config: TrainConfig, sheets: Sequence[Sheet], root: Path, folder: Path) -> TrainConfig:
-    """The recipe with what it leaves out of offset, scale and value range; kept in config.yaml.
+def resolve(
+    config: TrainConfig,
+    sheets: Sequence[Sheet],
+    root: Path,
+    folder: Path,
+    say: Callable[[str], None] = _keep_quiet,
+) -> TrainConfig:
+    """The recipe with what it leaves out of offset, scale and value range, and of the network's
+    arguments, if the sizes of objects say them; kept in config.yaml.
 
     A network that goes on from a bundle has learned the bundle's, if it is shown the same kind
     of pixels; else they are measured on the training blocks.
@@ -140,18 +163,30 @@ def resolve(config: TrainConfig, sheets: Sequence[Sheet], root: Path, folder: Pa
             "scale": seen.scale,
             "value_range": seen.value_range,
         } | found
-    return _resolved(config, root, folder, {name: found[name] for name in missing})
+    arguments, said = task_of(config).resolve(sheets)
+    for line in said:
+        say(line)
+    values = {name: found[name] for name in missing}
+    return _resolved(config, root, folder, values, arguments)
 
 
 def as_before(config: TrainConfig, root: Path, folder: Path) -> TrainConfig:
     """The recipe as it was resolved when the run began; new words (licence ...) are taken over."""
-    before = load_yaml(folder / "config.yaml", TrainConfig).data
-    return _resolved(config, root, folder, {name: getattr(before, name) for name in MEASURED})
+    before = load_yaml(folder / "config.yaml", TrainConfig)
+    values = {name: getattr(before.data, name) for name in MEASURED}
+    return _resolved(config, root, folder, values, before.model.arguments)
 
 
-def _resolved(config: TrainConfig, root: Path, folder: Path, values: dict[str, Any]) -> TrainConfig:
+def _resolved(
+    config: TrainConfig,
+    root: Path,
+    folder: Path,
+    values: dict[str, Any],
+    arguments: dict[str, Any],
+) -> TrainConfig:
     data = config.data.model_copy(update={"root": str(root.resolve()), **values})
-    resolved = config.model_copy(update={"data": data})
+    model = config.model.model_copy(update={"arguments": arguments})
+    resolved = config.model_copy(update={"data": data, "model": model})
     _write_yaml(resolved, folder / "config.yaml")
     return resolved
 
@@ -202,14 +237,6 @@ def launch(fabric: Fabric, job: Job) -> None:
         if kind.startswith("geoseg.errors."):
             raise GeosegError(message) from e
         raise
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _keep_quiet(line: str) -> None:
-    pass
 
 
 def _write_yaml(config: TrainConfig, path: Path) -> None:

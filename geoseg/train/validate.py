@@ -29,6 +29,11 @@ class Scores:
     places: Mapping[str, float]
     classes: Mapping[str, float]
 
+    @property
+    def judged(self) -> float:
+        """By what the best weights are told from others."""
+        return self.iou
+
     def as_dict(self) -> dict[str, float]:
         """By the names that the log uses."""
         places = {f"place/{name}": value for name, value in self.places.items()}

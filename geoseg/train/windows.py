@@ -62,19 +62,27 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        augment = self.config.augment
         rng = np.random.default_rng([self.config.schedule.seed, index])
+        sheet, window = self._drawn(rng)
+        image = self._picture(sheet, window, rng)
+        return resample(image, sheet.target(window, TRAIN), self.size)
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[Sheet, Window]:
         i = int(rng.choice(len(self.sheets), p=self.weights))
-        sheet = self.sheets[i]
-        window = self._window(sheet, self.pools[i], rng)
-        pixels = sheet.image
+        return self.sheets[i], self._window(self.sheets[i], self.pools[i], rng)
+
+    def _picture(
+        self, sheet: Sheet, window: Window, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """(C, h, w) under the window, maybe with another look."""
+        augment, pixels = self.config.augment, sheet.image
         if sheet.variants and rng.random() < augment.variant:
             pixels = sheet.variants[int(rng.integers(len(sheet.variants)))]
         blank = self.blank if rng.random() < 0.5 else None
         image = picture(pixels, sheet.valid, window, blank)
         if rng.random() < augment.match:
             image = self._matched(image, cut(sheet.valid[None], window, fill=False)[0], rng)
-        return resample(image, sheet.target(window, TRAIN), self.size)
+        return image
 
     def _window(self, sheet: Sheet, pool: Pool, rng: np.random.Generator) -> Window:
         schedule, augment = self.config.schedule, self.config.augment
@@ -194,12 +202,16 @@ class Blocks(Dataset[tuple[str, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor]:
-        sheet, block = self.blocks[index]
+    def window(self, index: int) -> Window:
+        """The block with its halo."""
+        _, block = self.blocks[index]
         height, width = (-(-(side + 2 * HALO) // 32) * 32 for side in (block.height, block.width))
-        window = Window(block.row - HALO, block.col - HALO, height, width)
+        return Window(block.row - HALO, block.col - HALO, height, width)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor]:
+        (sheet, block), window = self.blocks[index], self.window(index)
         image = torch.from_numpy(picture(sheet.image, sheet.valid, window, self.blank))
-        target = torch.full((height, width), IGNORE, dtype=torch.uint8)
+        target = torch.full((window.height, window.width), IGNORE, dtype=torch.uint8)
         own = torch.from_numpy(sheet.target(block, self.part))
         target[HALO : HALO + block.height, HALO : HALO + block.width] = own
         return sheet.place, image, target
