@@ -260,23 +260,31 @@ MEASURES = ("ap", "ap50", "ap75", "ar", "ar100")
 
 
 def averages(
-    ranking: Ranking, labels: Sequence[int], *, boxes: bool = False, weights: Array | None = None
+    ranking: Ranking,
+    labels: Sequence[int],
+    *,
+    boxes: bool = False,
+    view: int = ALL,
+    weights: Array | None = None,
 ) -> dict[str, Array]:
     """Name -> (R,): means over the labels that have true objects, by the IoU of masks or boxes.
 
     ap: mean over the IoU levels 0.50 to 0.95 of the area under the curve of precision and recall.
-    ap50, ap75: at one level. ar: recall of all objects, mean over the levels. ar100: the same of
-    the 100 best in each block of ground; blocks are to a scene what chips are to a data set.
+    ap50, ap75: at one level. ar: recall of all objects, mean over the levels. ar100, of all sizes
+    only: the same of the 100 best in each block of ground, which is to a scene what a chip is to
+    a data set.
     """
-    all_ = curves(ranking, labels, boxes=boxes, weights=weights)
-    few = curves(ranking, labels, boxes=boxes, weights=weights, view=CAPPED)
-    return {
-        "ap": _mean(all_.ap),
-        "ap50": _mean(all_.ap[..., 0]),
-        "ap75": _mean(all_.ap[..., 5]),
-        "ar": _mean(all_.recall),
-        "ar100": _mean(few.recall),
+    found = curves(ranking, labels, boxes=boxes, view=view, weights=weights)
+    result = {
+        "ap": _mean(found.ap),
+        "ap50": _mean(found.ap[..., 0]),
+        "ap75": _mean(found.ap[..., 5]),
+        "ar": _mean(found.recall),
     }
+    if view == ALL:
+        capped = curves(ranking, labels, boxes=boxes, view=CAPPED, weights=weights)
+        result["ar100"] = _mean(capped.recall)
+    return result
 
 
 def _mean(values: Array) -> Array:

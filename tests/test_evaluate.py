@@ -27,9 +27,9 @@ from geoseg.bundle import Bundle, Sample
 from geoseg.errors import DataError, OutputError, UsageError
 from geoseg.evaluate import compare, count, predictions
 from geoseg.evaluate import evaluate as run
-from geoseg.evaluate.compare import text
 from geoseg.evaluate.options import EvaluateOptions
 from geoseg.evaluate.places import Legend, cases_of_files
+from geoseg.evaluate.tables import tables, text
 from geoseg.evaluate.tally import Tally, bootstrap, estimates, measures
 from geoseg.grid import Grid
 from geoseg.metrics import IGNORE, boundary_counts
@@ -415,7 +415,7 @@ def test_a_model_from_the_command_line(
 KEYS = {
     *("report", "geoseg", "created", "name", "subject", "truth", "options", "pixel_m"),
     *("threshold", "measures", "classes", "confusion", "objects", "calibration"),
-    *("thresholds", "scenes", "notes", "blocks"),
+    *("thresholds", "scenes", "notes", "blocks", "detection", "against"),
 }
 MEASURES = {
     *("iou", "f1", "precision", "recall", "boundary_f1", "accuracy", "object_f1"),
@@ -657,7 +657,7 @@ def test_the_same_ground_is_compared_in_pairs(reports: list[Path], tmp_path: Pat
     assert difference["value"] == pytest.approx(0.6 - 36 / 44, abs=1e-5)
     assert difference["low"] <= difference["value"] <= difference["high"] < 0
     shown = text(result).splitlines()
-    assert len(shown) == 3
+    assert len(shown) == 3 + 1 + 3  # of pixels, and of objects
     assert "0.818 (" in shown[1]
     assert shown[1].count("*") >= 2  # the best of IoU and F1
     assert compare(reports[:1]).rows[0].measures["iou"]["value"] == pytest.approx(36 / 44)
@@ -675,7 +675,7 @@ def test_scenes_have_columns(tmp_path: Path) -> None:
     result = compare([tmp_path / "one-report", tmp_path / "two-report"])
     assert result.scenes == ("a", "b")
     assert result.rows[1].differences is not None
-    one, two = (result.cells(row, bold=("", "*")) for row in result.rows)
+    _, one, two = tables(result, ("", "*"))[0]
     assert (one[6][:5], one[6][-1]) == ("1.000", "*")  # IoU of a
     assert (two[7][:5], two[7][-1]) == ("0.778", "*")  # 35 / 45, of b
 
@@ -684,9 +684,10 @@ def test_tables_as_files(reports: list[Path], tmp_path: Path) -> None:
     for suffix in (".md", ".html", ".csv"):
         compare(reports, tmp_path / f"table{suffix}")
     lines = (tmp_path / "table.md").read_text().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 4 + 1 + 4
     assert "**0.818 (" in lines[2]
-    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    for table in (lines[:4], lines[5:]):
+        assert len({line.count("|") for line in table}) == 1
     assert "best" in (tmp_path / "table.html").read_text()
     check_page(tmp_path / "table.html")
     frame = pd.read_csv(tmp_path / "table.csv")

@@ -75,6 +75,12 @@ def train(recipe: Path, output: Path | None, data: Path | None, steps: int | Non
 @click.option("--sizes", metavar="M2,M2,...", callback=comma, help="Limits of object sizes.")
 @click.option("--worst", type=int, metavar="N", help="How many places are shown.")
 @click.option("--keep", is_flag=True, default=None, help="Keep the predictions in the report.")
+@click.option(
+    "--against-nms",
+    is_flag=True,
+    default=None,
+    help="Of a model that finds objects: also with plain NMS in place of merging, side by side.",
+)
 @scene_options
 @runtime_options
 @polygon_options
@@ -91,7 +97,7 @@ def evaluate(
     geoseg evaluate --model M --recipe recipe.yaml --part test -o report
     """
     from geoseg.evaluate import evaluate as run
-    from geoseg.evaluate.compare import brief
+    from geoseg.evaluate.tables import brief
     from geoseg.terminal import narrate
 
     with narrate(as_json) as listener:
@@ -111,7 +117,7 @@ def evaluate(
 def compare(reports: tuple[Path, ...], output: Path | None, overwrite: bool, as_json: bool) -> None:
     """Put several REPORTs of evaluate into one table."""
     from geoseg.evaluate.compare import compare as run
-    from geoseg.evaluate.compare import text
+    from geoseg.evaluate.tables import text
 
     comparison = run(reports, output, overwrite=overwrite)
     if not as_json:

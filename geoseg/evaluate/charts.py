@@ -72,8 +72,8 @@ def _line(points: Sequence[tuple[float, float]], kind: str) -> str:
     return f'<polyline {_STYLES[kind]} points="{path}"/>'
 
 
-def reliability(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Confidence against how often it came true; circles by the number of pixels."""
+def reliability(groups: Sequence[Mapping[str, Any]], what: str = "pixels") -> str:
+    """Confidence against how often it came true; circles by the number of pixels, or objects."""
     total = sum(g["count"] for g in groups)
     points = [(g["said"], g["seen"]) for g in groups]
     content = [_line([(0, 0), (1, 1)], "ideal")]
@@ -86,14 +86,15 @@ def reliability(groups: Sequence[Mapping[str, Any]]) -> str:
         radius = 2.5 + 9 * (g["count"] / total) ** 0.5
         content.append(
             f'<circle {_STYLES["dot"]} cx="{_x(x)}" cy="{_y(y)}" r="{radius:.1f}"><title>said '
-            f"{x:.2f}, true in {y:.2f} of {g['count']:,} pixels</title></circle>"
+            f"{x:.2f}, true in {y:.2f} of {g['count']:,} {what}</title></circle>"
         )
     return _frame("probability that the model says", "share that is true", "reliability", content)
 
 
 def thresholds(about: Mapping[str, Any], used: float | None) -> str:
-    """IoU, precision and recall for every decision level; the one in use, and the best."""
+    """IoU (of objects F1), precision and recall for every decision level; those in use and best."""
     content = []
+    measure = "iou" if "best_iou" in about else "f1"
     marks = [(about["best"], "best", "best")]
     if used is not None:
         marks.append((used, "used", "used"))
@@ -102,10 +103,27 @@ def thresholds(about: Mapping[str, Any], used: float | None) -> str:
             f'<line {_STYLES[kind]} x1="{_x(value)}" x2="{_x(value)}" y1="{_y(0)}" y2="{_y(1)}">'
             f"<title>{name}: {value:.3g}</title></line>"
         )
-    for name in ("precision", "recall", "iou"):
+    for name, kind in (("precision", "precision"), ("recall", "recall"), (measure, "iou")):
         points = [(p["threshold"], p[name]) for p in about["curve"] if p[name] is not None]
-        content.append(_line(points, name))
-    return _frame("threshold", "measure", "IoU, precision and recall by threshold", content)
+        content.append(_line(points, kind))
+    return _frame("threshold", "measure", "precision and recall by threshold", content)
+
+
+def precision_recall(
+    levels: Sequence[Mapping[str, Any]], used: tuple[float | None, float | None]
+) -> str:
+    """Precision at every recall, at an IoU of 0.5 and of 0.75; (recall, precision) in use."""
+    content = []
+    for level, kind in zip(levels, ("iou", "precision"), strict=True):
+        steps = len(level["precision"]) - 1
+        content.append(_line([(i / steps, p) for i, p in enumerate(level["precision"])], kind))
+    recall, precision = used
+    if recall is not None and precision is not None:
+        content.append(
+            f'<circle {_STYLES["dot"]} cx="{_x(recall)}" cy="{_y(precision)}" r="5">'
+            f"<title>in use: precision {precision:.3f}, recall {recall:.3f}</title></circle>"
+        )
+    return _frame("recall", "precision", "precision by recall", content)
 
 
 def whisker(estimate: Mapping[str, Any]) -> str:

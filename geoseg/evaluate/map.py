@@ -54,7 +54,10 @@ def _moved(pixels: NDArray[np.object_], c: Counted, crs: CRS | None) -> NDArray[
 
 
 def _objects(c: Counted, legend: Legend, crs: CRS | None) -> gpd.GeoDataFrame:
-    """True objects, found or missed, and false alarms; what was found is shown as the truth."""
+    """True objects, found or missed, and false alarms; what was found is shown as the truth.
+
+    score: by which it was found, or of the false alarm. split, merged: see evaluate/objects.py.
+    """
     table = c.objects.take(c.objects.from_truth | ~c.objects.matched)
     result = np.where(table.matched, "found", np.where(table.from_truth, "missed", "false alarm"))
     names = np.array([info.name for info in legend.labels], object)
@@ -63,6 +66,9 @@ def _objects(c: Counted, legend: Legend, crs: CRS | None) -> gpd.GeoDataFrame:
             "result": result,
             "class": names[table.label],
             "iou": np.round(table.iou, 4),
+            "score": np.round(table.score, 4),
+            "split": table.split,
+            "merged": table.merged,
             "area_m2": np.round(table.area, 2),
             "scene": c.case.place,
         },

@@ -33,6 +33,8 @@ class EvaluateOptions(Strict):
     sizes:     limits in m² between the sizes of objects that are told apart.
     worst:     how many places are shown, worst first.
     keep:      keep the predictions of the models in the report's folder.
+    against_nms: of a model that finds objects: evaluate it also with non-maximum suppression in
+               place of merging, to show what merging brings.
     """
 
     attribute: str | None = None
@@ -46,6 +48,7 @@ class EvaluateOptions(Strict):
     sizes: tuple[Positive, ...] = (50.0, 200.0, 1000.0)
     worst: Annotated[int, Field(ge=0, le=100)] = 9
     keep: bool = False
+    against_nms: bool = False
 
     @model_validator(mode="after")
     def _ascending(self) -> EvaluateOptions:

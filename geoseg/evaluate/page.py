@@ -12,9 +12,7 @@ from geoseg.errors import MissingDependencyError
 from geoseg.evaluate import charts
 from geoseg.evaluate.count import Counted
 from geoseg.evaluate.pictures import (
-    ALARM,
-    HIT,
-    MISS,
+    Picture,
     Site,
     View,
     chosen,
@@ -23,7 +21,9 @@ from geoseg.evaluate.pictures import (
     shade,
 )
 from geoseg.evaluate.predictions import Prediction
+from geoseg.evaluate.sketch import ALARM, HIT, MISS
 from geoseg.evaluate.summary import SUPPORT
+from geoseg.evaluate.tables import merging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,20 @@ TITLES = {
     "area_error": "Area error",
     "ece": "ECE",
     "brier": "Brier",
+    "object_iou": "Object IoU",
+    "count_error": "Count error",
+    "split_rate": "Split",
+    "merge_rate": "Merged",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ar": "AR",
+    "box_ap": "Box AP",
 }
+SIGNED = ("area_error", "count_error")  # shown as +3.2 %
+OBJECTS = ("object_f1", "object_precision", "object_recall")
+RELATIONS = ("count_error", "split_rate", "merge_rate")
+PIXELS = ("iou", "f1", "precision", "recall", "boundary_f1")
 MOST_SCENES = 12  # whose overviews are shown
 
 
@@ -96,34 +109,56 @@ def page(
 
     safe = Markup  # of charts: numbers and our own words only
     records = report["blocks"]
+    found = report["detection"]
+    keys: tuple[str, ...] = (*PIXELS, *OBJECTS, *RELATIONS, "area_error", "ece")
+    if found:
+        averages = ("ap", "ap50", "ap75", "ar", "box_ap")
+        keys = (*averages, *OBJECTS, "object_iou", *RELATIONS, "iou", "area_error", "ece")
     return template("report.html.j2").render(
         r=report,
         titles=TITLES,
         one=len([c for c in report["classes"] if c["id"]]) == 1,
         first=next(i for i, c in enumerate(report["classes"]) if c["id"]),
         whisker=lambda e: safe(charts.whisker(e)),
-        reliability=safe(charts.reliability(report["calibration"])),
+        keys=[name for name in keys if report["measures"][name]["value"] is not None],
+        signed=SIGNED,
+        reliability=safe(
+            charts.reliability(report["calibration"], "objects" if found else "pixels")
+        ),
         thresholds=safe(charts.thresholds(report["thresholds"], report["threshold"]))
         if report["thresholds"]
         else "",
-        overviews=[(title, safe(svg)) for title, svg in _overviews(counted, records)],
+        curves=safe(_precision_recall(report)) if found and found["curves"] else "",
+        object_thresholds=safe(charts.thresholds(found["thresholds"], report["threshold"]))
+        if found and found["thresholds"]
+        else "",
+        merging=merging(report) if report["against"] else None,
+        overviews=[(title, safe(svg), o) for title, svg, o in _overviews(counted, records)],
         places=_places(records, counted, reopen, worst),
         colors={"hit": HIT, "miss": MISS, "alarm": ALARM},
         scale=[shade(i / 10) for i in range(11)],
     )
 
 
+def _precision_recall(report: Mapping[str, Any]) -> str:
+    used = (report["measures"][f"object_{name}"]["value"] for name in ("recall", "precision"))
+    recall, precision = used
+    return charts.precision_recall(report["detection"]["curves"], (recall, precision))
+
+
 def _overviews(
     counted: Sequence[Counted], records: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str]]:
-    shown: list[tuple[str, str]] = []
+) -> list[tuple[str, str, Picture | None]]:
+    """Of each scene the title, the picture with its blocks, and that with its objects."""
+    shown: list[tuple[str, str, Picture | None]] = []
     start = 0
     for c in counted:
         own = records[start : start + len(c.blocks)]
         start += len(c.blocks)
         if len(shown) < MOST_SCENES:
             with View.open(c.case.file, c.grid, c.pixel_m, overview_step(c)) as view:
-                shown.append((_title(c), charts.scene(overview(c, view), own)))
+                seen = overview(c, view)
+                shown.append((_title(c), charts.scene(seen, own), seen.objects))
     return shown
 
 

@@ -19,6 +19,7 @@ from geoseg.errors import SceneError
 from geoseg.evaluate.count import Counted
 from geoseg.evaluate.places import known
 from geoseg.evaluate.predictions import Prediction
+from geoseg.evaluate.sketch import ALARM, FILL, HIT, MISS, Pixels, rgb, sketch
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
@@ -27,12 +28,6 @@ from geoseg.spec import Band
 CROP, OVERVIEW = 400, 900  # pixels across
 QUALITY = 72  # of JPEG
 _RGB = tuple(Band(name, name) for name in ("red", "green", "blue"))
-
-# Told apart also by readers who see no red, or no green: Okabe & Ito's, a little brighter.
-HIT, MISS, ALARM = "#00b386", "#2f6bff", "#ff8a00"
-_FILL = {HIT: 0.38, MISS: 0.72, ALARM: 0.72}
-
-Pixels = NDArray[np.uint8]  # (h, w, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +142,7 @@ class Site:
         self.truth = counted.case.labels(counted.grid)
         self.areas = counted.case.areas(counted.grid)
         self.legend = prediction.legend
+        self.objects = counted.objects if counted.ranking is not None else None
 
     @classmethod
     @contextmanager
@@ -159,7 +155,8 @@ class Site:
     def place(self, window: Window) -> list[tuple[str, Picture]]:
         """(caption, picture) of a block: the image, and what is right and wrong on it.
 
-        Of one class hits, misses and false alarms; of several the truth and the prediction.
+        Of objects with scores, and of pixels of one class, hits, misses and false alarms; of
+        several classes the truth and the prediction.
         """
         longest = max(window.width, window.height)
         image = self.view.read(window, max(1, round(CROP * window.width / longest)))
@@ -168,7 +165,9 @@ class Site:
         unknown, truth, predicted = (
             _resized(a, image.shape[:2]) for a in (unknown, truth, predicted)
         )
-        if len(self.legend.classes) == 1:
+        if self.objects is not None:
+            painted = {"compared": sketch(image, self.objects, window)}
+        elif len(self.legend.classes) == 1:
             painted = {"compared": _painted(image, truth == 1, predicted == 1)}
         else:
             painted = {"truth": self._colored(image, truth)}
@@ -186,7 +185,7 @@ class Site:
 def _painted(image: Pixels, truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Pixels:
     layers = {HIT: truth & predicted, MISS: truth & ~predicted, ALARM: predicted & ~truth}
     for color, where in layers.items():
-        image = _paint(image, where, color, _FILL[color])
+        image = _paint(image, where, color, FILL[color])
     return image
 
 
@@ -202,13 +201,12 @@ def _resized(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
 def _paint(image: Pixels, where: NDArray[np.bool_], color: str, alpha: float) -> Pixels:
     """Filled with the colour, and outlined with it in full."""
     out = image.astype(np.float32)
-    rgb = np.array(list(bytes.fromhex(color[1:])), np.float32)
     inner = where.copy()
     for axis in (0, 1):
         for step in (1, -1):
             inner &= np.roll(where, step, axis)
-    out[where] = out[where] * (1 - alpha) + rgb * alpha
-    out[where & ~inner] = rgb
+    out[where] = out[where] * (1 - alpha) + rgb(color) * alpha
+    out[where & ~inner] = rgb(color)
     return out.astype(np.uint8)
 
 
@@ -239,10 +237,14 @@ def chosen(records: Sequence[dict[str, Any]], worst: int, least: float) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A scene, cut to its blocks, and where these lie on the picture: (x, y, width, height)."""
+    """A scene, cut to its blocks, and where these lie on the picture: (x, y, width, height).
+
+    objects: the same with what was found, missed, and not there; of objects with scores.
+    """
 
     picture: Picture
     boxes: tuple[tuple[float, float, float, float], ...]
+    objects: Picture | None
 
 
 def overview(counted: Counted, view: View) -> Overview:
@@ -254,13 +256,14 @@ def overview(counted: Counted, view: View) -> Overview:
     part = Window(top, left, bottom - top, right - left)
     longest = max(part.width, part.height)
     width = max(1, min(OVERVIEW, round(OVERVIEW * part.width / longest)))
-    picture = jpeg(view.read(part, width))
+    image = view.read(part, width)
+    drawn = None if counted.ranking is None else jpeg(sketch(image, counted.objects, part))
     scale = width / part.width
     boxes = tuple(
         ((w.col - left) * scale, (w.row - top) * scale, w.width * scale, w.height * scale)
         for w in counted.windows
     )
-    return Overview(picture, boxes)
+    return Overview(jpeg(image), boxes, drawn)
 
 
 def overview_step(counted: Counted) -> float:

@@ -18,12 +18,14 @@ from geoseg.config import check
 from geoseg.errors import DataError, OutputError, UsageError
 from geoseg.evaluate.checks import about_truth, check_values
 from geoseg.evaluate.count import Counted, count
+from geoseg.evaluate.detection import against
 from geoseg.evaluate.map import write_map
 from geoseg.evaluate.options import EvaluateOptions
 from geoseg.evaluate.page import need_jinja, page
 from geoseg.evaluate.places import Case, Elsewhere, agreed, cases_of_files, cases_of_recipe
-from geoseg.evaluate.subjects import Finished, Models, Subject, scene_of
-from geoseg.evaluate.summary import block_records, figures, notes
+from geoseg.evaluate.records import block_records
+from geoseg.evaluate.subjects import NMS, Finished, Models, Subject, scene_of
+from geoseg.evaluate.summary import figures, notes
 from geoseg.events import Listener, ignore
 from geoseg.options import PredictOptions
 from geoseg.predict import Model
@@ -103,6 +105,8 @@ def evaluate(
         what = Models(model, others, listener)
     else:
         _only_for_models(others, recipe)
+        if wanted.against_nms:
+            raise UsageError("against_nms: which model is run twice? Name it (--model)")
         what = Finished(subjects, others)
         scenes = scenes or _scenes_of(subjects)
     if recipe is not None:
@@ -117,9 +121,16 @@ def evaluate(
             scenes=None if model is not None else scenes,
             gsd=others.gsd,
         )
+    other = what.with_nms() if wanted.against_nms and isinstance(what, Models) else None
     with _folder(target, overwrite) as (folder, work):
         remarks, counted = _count_all(what, cases, work, wanted)
         report = _report(what, counted, wanted, others, remarks)
+        if other is not None:
+            _, beside = _count_all(other, cases, work, wanted)
+            report["against"] = {
+                "merge": NMS,
+                **against(counted, beside, other.legend, wanted.sizes),
+            }
         if target is not None:
             _write(folder, work, report, counted, what, wanted)
     return Evaluation(report, target)
@@ -205,6 +216,7 @@ def _report(
     """What report.json says; its keys are kept from version to version."""
     blocks = block_records(counted, what.legend.first)
     first = counted[0]
+    scored = all(c.ranking is not None for c in counted)
     return {
         "report": 1,
         "geoseg": geoseg.__version__,
@@ -220,8 +232,9 @@ def _report(
             "sizes": list(wanted.sizes),
         },
         "pixel_m": round(first.pixel_m, 4),
-        "threshold": what.threshold if len(what.legend.classes) == 1 else None,
+        "threshold": what.threshold if scored or len(what.legend.classes) == 1 else None,
         **figures(counted, what.legend, wanted.sizes),
+        "against": None,
         "notes": [*remarks, *notes(counted, len(blocks))],
         "blocks": blocks,
     }

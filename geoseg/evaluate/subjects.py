@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,13 +24,15 @@ from geoseg.options import PredictOptions
 from geoseg.predict import Model, find_models, open_scene, predict
 from geoseg.sinks import read_metadata
 
+FLOOR = 0.01  # least score of objects that are ranked; networks themselves end at 0.05 or so
+NMS = "nms"  # the option `merge` of a prediction
 MARGIN = 128  # pixels around the area that are predicted too: objects on its border stay whole
 
 
 class Subject(Protocol):
     """What is evaluated. name: in one line; about: the same for the report.
 
-    threshold: in use, of a single probability.
+    threshold: in use, of a single probability or of the scores of objects.
     """
 
     name: str
@@ -45,15 +48,23 @@ class Subject(Protocol):
 
 
 class Models:
-    """A model, or the mean of several, that runs on each scene with `options`."""
+    """A model, or the mean of several, that runs on each scene with `options`.
+
+    One that finds objects runs once, down to the least score that is of use: average precision
+    ranks all of them, and all else is of those from the threshold on.
+    """
 
     def __init__(self, model: Model, options: PredictOptions, listener: Listener) -> None:
         self.model, self.options, self.listener = model, options, listener
         self.paths = paths = find_models(model)
         bundles = [Bundle.open(path) for path in paths]
         self.spec = runtime.contract(bundles)
+        self.instances = self.spec.finds_objects
         self.legend = Legend.of(self.spec.classes)
+        if self.instances:  # all that is none of them is the background
+            self.legend = Legend(self.spec.classes, background=True)
         self.threshold: float | None = options.threshold or self.spec.threshold
+        self.suffix = ""
         self.name = " + ".join(b.spec.id for b in bundles)
         self.about = {
             "kind": "model",
@@ -61,20 +72,41 @@ class Models:
             "gsd": self.spec.gsd,
         }
 
+    def with_nms(self) -> Models:
+        """The same model, whose objects of overlapping tiles are not merged but suppressed."""
+        if not self.instances:
+            raise UsageError(f"against_nms: {self.name} finds no objects that could be merged")
+        if self.options.merge == NMS:
+            raise UsageError(f"against_nms: {NMS} is the merge already; leave one of them out")
+        other = copy(self)
+        other.options = self.options.model_copy(update={"merge": NMS})
+        other.suffix = f"-{NMS}"
+        return other
+
     def prepare(self, case: Case, folder: Path) -> None:
-        files = _files(folder, case)
+        files = _files(folder, case, self.suffix)
         with open_scene(case.file, self.spec, self._options(case)) as scene:
             case.labels(scene.grid)  # truth that lies elsewhere is told before hours of predicting
             area = _area(case, scene.grid)
         if area is not None:
             area.to_file(files["aoi"], layer="aoi", driver="GPKG")
         given = self._options(case).model_dump(exclude_unset=True)
-        given |= {"mask": files["mask"], "probabilities": files["probabilities"]}
+        if self.instances:
+            given |= {"threshold": min(FLOOR, self.threshold or FLOOR)}
+        else:
+            given |= {"mask": files["mask"], "probabilities": files["probabilities"]}
         given |= {"aoi": files["aoi"]} if area is not None else {}
         predict(case.file, files["polygons"], model=self.model, listener=self._tell, **given)
 
     def open(self, case: Case, folder: Path) -> Prediction:
-        files = _files(folder, case)
+        files = _files(folder, case, self.suffix)
+        if self.instances:
+            return Prediction.open(
+                self.legend,
+                polygons=files["polygons"],
+                scene=open_scene(case.file, self.spec, self._options(case)),
+                least=self.threshold or 0.0,
+            )
         return Prediction.open(
             self.legend,
             mask=files["mask"],
@@ -93,9 +125,9 @@ class Models:
             self.listener(event)
 
 
-def _files(folder: Path, case: Case) -> dict[str, Path]:
+def _files(folder: Path, case: Case, suffix: str) -> dict[str, Path]:
     name = case.place if case.place == case.file.stem else f"{case.place}-{case.file.stem}"
-    stem = folder / name.replace(os.sep, "_")
+    stem = folder / f"{name.replace(os.sep, '_')}{suffix}"
     suffixes = {
         "polygons": ".gpkg",
         "mask": "-mask.tif",
@@ -132,8 +164,10 @@ class Finished:
                     f"{legend.names}"
                 )
         self.options = options
-        scored = "probabilities" in self.kinds.values()
-        self.threshold = (options.threshold or 0.5) if scored else None
+        kinds = set(self.kinds.values())
+        self.threshold = None if kinds == {"mask"} else options.threshold
+        if "probabilities" in kinds:
+            self.threshold = options.threshold or 0.5
         self.name = ", ".join(path.name for path in paths)
         self.about = {"kind": ", ".join(dict.fromkeys(self.kinds.values())), "models": []}
 
@@ -150,6 +184,7 @@ class Finished:
             **given,
             scene=case.file if case.file != path else None,
             threshold=self.threshold or 0.5,
+            least=self.threshold or 0.0,
             min_area=self.options.min_area,
         )
 

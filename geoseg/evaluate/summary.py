@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.evaluate.count import Counted
+from geoseg.evaluate.detection import detection, joined
 from geoseg.evaluate.objects import ObjectTable
 from geoseg.evaluate.places import Legend
-from geoseg.evaluate.tally import FEW, Tally, class_measures, estimates
-from geoseg.grid import Grid, Window
-from geoseg.metrics import ScoreHistogram, ratio
-from geoseg.vectorize.features import project
+from geoseg.evaluate.tally import FEW, Tally, class_measures, estimates, plain
+from geoseg.metrics import ScoreHistogram
 
 Record = dict[str, Any]
 
+CUT = 0.1  # a prediction without lower scores was cut off before it could be ranked
 SUPPORT = 0.02  # of a block: so much object or false alarm makes it worth showing
 
 
@@ -27,6 +27,7 @@ def figures(counted: Sequence[Counted], legend: Legend, sizes: Sequence[float]) 
     """Everything that is measured of these rasters together, and of each place (micro)."""
     places = list(dict.fromkeys(c.case.place for c in counted))
     tally, strata = _joined(counted)
+    ranking = joined(counted)
     per_class = class_measures(tally.sum())
     support = tally.sum().confusion.sum(-1)
     objects = tally.sum().objects
@@ -42,10 +43,11 @@ def figures(counted: Sequence[Counted], legend: Legend, sizes: Sequence[float]) 
         for label, info in enumerate(legend.labels)
     ]
     return {
-        "measures": estimates(tally, strata, legend.first),
+        "measures": estimates(tally, strata, legend.first, ranking),
         "classes": classes,
         "confusion": tally.sum().confusion.astype(int).tolist(),
         "objects": _objects([c.objects for c in counted], tally, sizes),
+        "detection": detection(ranking, legend, sizes),
         "calibration": _reliability(tally.sum()),
         "thresholds": _thresholds(counted),
         "scenes": [
@@ -70,16 +72,14 @@ def _scene(name: str, counted: Sequence[Counted], legend: Legend) -> Record:
         "pixels": sum(c.known for c in counted),
         "lost_pixels": sum(c.lost for c in counted),
         "objects": int(tally.sum().objects[:, (0, 2)].sum()),
-        "measures": estimates(tally, strata, legend.first),
+        "measures": estimates(tally, strata, legend.first, joined(counted)),
     }
 
 
 def _objects(tables: Sequence[ObjectTable], tally: Tally, sizes: Sequence[float]) -> Record:
     hits, alarms, misses = (int(n) for n in tally.sum().objects.sum(0))
-    join = {
-        name: np.concatenate([getattr(t, name) for t in tables])
-        for name in ("from_truth", "matched", "iou", "area", "partner_area")
-    }
+    names = ("from_truth", "matched", "iou", "area", "partner_area", "split", "merged")
+    join = {name: np.concatenate([getattr(t, name) for t in tables]) for name in names}
     paired = join["from_truth"] & join["matched"]
     error = np.abs(join["partner_area"] - join["area"])[paired] / join["area"][paired]
     limits = [0.0, *sizes, math.inf]
@@ -87,6 +87,9 @@ def _objects(tables: Sequence[ObjectTable], tally: Tally, sizes: Sequence[float]
         "hits": hits,
         "false_alarms": alarms,
         "misses": misses,
+        "predicted": int((~join["from_truth"]).sum()),
+        "split": int((join["from_truth"] & join["split"]).sum()),
+        "merged": int((~join["from_truth"] & join["merged"]).sum()),
         "mean_iou": plain(_mean(join["iou"][paired])),
         "median_area_error": plain(np.median(error) if len(error) else math.nan),
         "sizes": [_size(join, *pair) for pair in itertools.pairwise(limits)],
@@ -147,61 +150,6 @@ def _thresholds(counted: Sequence[Counted]) -> Record | None:
     }
 
 
-def block_records(counted: Sequence[Counted], first: int) -> list[Record]:
-    """One per block of ground: where it is, its IoU, and its counts, for comparing reports."""
-    records = []
-    for c in counted:
-        iou = _block_iou(c.tally, first)
-        for i, ((row, col), window) in enumerate(zip(c.blocks, c.windows, strict=True)):
-            lon, lat = lonlat(c.grid, window)
-            tally = c.tally[i]
-            records.append(
-                {
-                    "scene": c.case.place,
-                    "file": c.case.file.name,
-                    "row": row,
-                    "col": col,
-                    "lon": lon,
-                    "lat": lat,
-                    "iou": plain(iou[i]),
-                    "support": plain(_support(tally, first) / window.pixels),
-                    **{name: _short(getattr(tally, name)) for name in Tally.__slots__},
-                }
-            )
-    return records
-
-
-def tally_of(records: Sequence[Mapping[str, Any]]) -> Tally:
-    """The counts of `block_records` again."""
-    return Tally(*(np.array([r[name] for r in records], float) for name in Tally.__slots__))
-
-
-def _block_iou(tally: Tally, first: int) -> NDArray[np.float64]:
-    """(blocks,) IoU of all classes but the background together: hits over what either says."""
-    hits = np.diagonal(tally.confusion, axis1=1, axis2=2)
-    either = tally.confusion.sum(1) + tally.confusion.sum(2) - hits
-    hit, all_ = hits[:, first:].sum(1), either[:, first:].sum(1)
-    return ratio(hit, all_)
-
-
-def _support(tally: Tally, first: int) -> float:
-    """How many pixels of a block are or were predicted as an object."""
-    return float(tally.confusion.sum() - tally.confusion[:first, :first].sum())
-
-
-def lonlat(grid: Grid, window: Window) -> tuple[float | None, float | None]:
-    """The middle of a window in degrees; None where the raster lies nowhere on the Earth."""
-    import shapely
-    from pyproj import CRS
-
-    if grid.crs is None or grid.crs.geodetic_crs is None:
-        return None, None
-    middle = (window.col + window.width / 2, window.row + window.height / 2)
-    point = shapely.Point(*(grid.transform @ middle))
-    moved = project(np.array([point]), grid.crs, CRS("EPSG:4326"))[0]
-    return round(moved.x, 6), round(moved.y, 6)
-
-
 def notes(counted: Sequence[Counted], blocks: int) -> list[str]:
     """What a reader must know before believing the figures."""
     found = []
@@ -219,28 +167,16 @@ def notes(counted: Sequence[Counted], blocks: int) -> list[str]:
         )
     if any(c.outlined for c in counted):
         found.append("The truth is a mask: objects that touch in it count as one.")
+    ranking = joined(counted)
+    if ranking is not None and len(ranking.score) and ranking.score.min() > CUT:
+        found.append(
+            f"No object has a score below {ranking.score.min():.2f}: AP counts what was left out "
+            "as never found. To compare it with others, predict with a low --threshold."
+        )
     if any(c.grid.crs is None for c in counted):
         found.append("Some scenes have no CRS: sizes are in pixels of the size that was given.")
     return found
 
 
-def plain(value: Any) -> float | None:
-    """A number of six digits; None for NaN."""
-    number = float(value)
-    return None if math.isnan(number) else float(f"{number:.6g}")
-
-
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else math.nan
-
-
-def _short(array: NDArray[np.float64]) -> list[Any]:
-    """Nested lists in which whole numbers are integers and the others have six digits."""
-    values: list[Any] = array.tolist()
-    return [_shortened(v) for v in values]
-
-
-def _shortened(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_shortened(v) for v in value]
-    return int(value) if float(value).is_integer() else float(f"{value:.6g}")

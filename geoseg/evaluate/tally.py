@@ -7,6 +7,7 @@ and again for an interval (`bootstrap`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -231,3 +232,31 @@ def estimates(
         known = None if np.isnan(value) else float(value)
         result[name] = {"value": known, "low": low, "high": high}
     return result
+
+
+def differences(
+    tallies: Sequence[Tally],
+    strata: NDArray[Any],
+    first: int,
+    found: Sequence[Mapping[str, Mapping[str, Any]]],
+    rankings: Sequence[Ranking | None] | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """Name -> {value, low, high}: the first of two less the second, drawn on the same blocks.
+
+    found: of both, name -> {value, ...}; what one of them lacks has no difference.
+    """
+    drawn = bootstrap(tallies, strata, first, rankings=rankings)
+    result: dict[str, dict[str, float | None]] = {}
+    for name in drawn[0]:
+        values = [side.get(name, {}).get("value") for side in found]
+        if values[0] is not None and values[1] is not None:
+            spread = interval(drawn[0][name] - drawn[1][name]) if len(strata) > 1 else None
+            low, high = (plain(v) for v in spread) if spread else (None, None)
+            result[name] = {"value": plain(values[0] - values[1]), "low": low, "high": high}
+    return result
+
+
+def plain(value: Any) -> float | None:
+    """A number of six digits; None for NaN."""
+    number = float(value)
+    return None if math.isnan(number) else float(f"{number:.6g}")
