@@ -46,6 +46,7 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--gsd", type=float, metavar="M", help="Metres per pixel to train at.")
 @click.option("--name", help="Name of the model; else that of the recipe.")
 @click.option("--steps", type=int, help="Steps to train for.")
+@click.option("--objects", is_flag=True, default=None, help="Tell objects apart (Mask R-CNN).")
 @overwrite
 def data_recipe(
     scene: str, labels: str, output: Path, classes: str | None, overwrite: bool, **options: Any
@@ -57,6 +58,32 @@ def data_recipe(
     options["name"] = options["name"] or output.stem.lower()
     made = recipe(scene, labels, classes=wanted, **given(options))
     click.echo(write_recipe(made, output, overwrite=overwrite))
+
+
+@data.command("import")
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the pictures; that of ANNOTATIONS if not given.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write."
+)
+@click.option("--gsd", type=float, metavar="M", help="Metres per pixel to train at.")
+@click.option("--name", help="Name of the model; else that of the folder.")
+@click.option("--steps", type=int, help="Steps to train for.")
+@overwrite
+def data_import(annotations: Path, images: Path | None, output: Path, **options: Any) -> None:
+    """Turn COCO ANNOTATIONS (JSON) and their pictures into a recipe that finds such objects."""
+    from geoseg.train.coco import import_coco
+
+    folder = images or annotations.parent
+    path, coco = import_coco(annotations, folder, output, **given(options))
+    objects = sum(len(p.objects) for p in coco.pictures)
+    click.echo(f"{path}: {objects} objects in {len(coco.pictures)} pictures")
+    if coco.left_out:
+        click.echo(f"warning: {coco.left_out} annotations have no area: left out", err=True)
 
 
 @data.command("check")

