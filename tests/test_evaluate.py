@@ -657,7 +657,7 @@ def test_the_same_ground_is_compared_in_pairs(reports: list[Path], tmp_path: Pat
     assert difference["value"] == pytest.approx(0.6 - 36 / 44, abs=1e-5)
     assert difference["low"] <= difference["value"] <= difference["high"] < 0
     shown = text(result).splitlines()
-    assert len(shown) == 3 + 1 + 3  # of pixels, and of objects
+    assert len(shown) == 3 + 1 + 7  # of pixels, and of objects, a line for each measure
     assert "0.818 (" in shown[1]
     assert shown[1].count("*") >= 2  # the best of IoU and F1
     assert compare(reports[:1]).rows[0].measures["iou"]["value"] == pytest.approx(36 / 44)

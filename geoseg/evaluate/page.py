@@ -23,7 +23,7 @@ from geoseg.evaluate.pictures import (
 from geoseg.evaluate.predictions import Prediction
 from geoseg.evaluate.sketch import ALARM, HIT, MISS
 from geoseg.evaluate.summary import SUPPORT
-from geoseg.evaluate.tables import merging
+from geoseg.evaluate.tables import objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +132,7 @@ def page(
         object_thresholds=safe(charts.thresholds(found["thresholds"], report["threshold"]))
         if found and found["thresholds"]
         else "",
-        merging=merging(report) if report["against"] else None,
+        merging=objects_of(report)[:4] if report["against"] else None,
         overviews=[(title, safe(svg), o) for title, svg, o in _overviews(counted, records)],
         places=_places(records, counted, reopen, worst),
         colors={"hit": HIT, "miss": MISS, "alarm": ALARM},

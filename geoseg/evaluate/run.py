@@ -225,7 +225,7 @@ def _report(
         "subject": what.about,
         "truth": about_truth([c.case for c in counted]),
         "options": {
-            "predict": others.model_dump(mode="json", exclude_unset=True),
+            "predict": others.model_dump(mode="json", exclude_unset=True, exclude_none=True),
             "block_m": first.block_m,
             "tolerance_m": wanted.tolerance or round(2 * first.pixel_m, 4),
             "match": wanted.match,

@@ -86,15 +86,18 @@ def _marked(
             best = min(known, key=abs)
         else:
             best = min(known) if name in _LOWER_IS_BETTER else max(known)
+    texts = [_text(e, name) for e in estimates]
     return [
-        f"{marks[0]}{_text(e)}{marks[1]}" if best is not None and e["value"] == best else _text(e)
-        for e in estimates
+        f"{marks[0]}{t}{marks[1]}" if best is not None and e["value"] == best else t
+        for e, t in zip(estimates, texts, strict=True)
     ]
 
 
-def _text(estimate: Record) -> str:
+def _text(estimate: Record, name: str = "") -> str:
     if estimate["value"] is None:
         return "–"
+    if name == "count_error":
+        return _signed(estimate)
     if estimate["low"] is None:
         return f"{estimate['value']:.3f}"
     return f"{estimate['value']:.3f} ({estimate['low']:.3f}–{estimate['high']:.3f})"
@@ -110,40 +113,47 @@ def _signed(estimate: Record) -> str:
 
 
 def text(comparison: Comparison) -> str:
-    """The tables, the best of each column with a star; warnings below."""
-    found = "\n\n".join(_aligned(table) for table in tables(comparison, ("", " *")))
-    return "\n".join([found, *(f"warning: {w}" for w in comparison.warnings)])
+    """The tables, that of objects on its side, the best of each measure with a star; warnings."""
+    found = tables(comparison, ("", " *"))
+    shown = [found[0], *map(_turned, found[1:])]
+    return "\n".join(
+        ["\n\n".join(map(_aligned, shown)), *(f"warning: {w}" for w in comparison.warnings)]
+    )
 
 
 def brief(report: Record) -> str:
     """The main figures of one report; of a model of objects these come first."""
-    objects = {n: t for n, t in OBJECTS.items() if report["measures"][n]["value"] is not None}
-    found = [_by_scene(report, "", MEASURES)]
-    if objects:
-        found.append(_by_scene(report, "objects", objects))
+    scenes = [(s["name"], s["measures"]) for s in report["scenes"]]
+    rows = [*scenes, ("all", report["measures"])] if len(scenes) > 1 else scenes
+    lines = [[name, *(_text(values[m]) for m in MEASURES)] for name, values in rows]
+    shown = [[["", *MEASURES.values()], *lines], _turned(objects_of(report))]
     if report["detection"] is not None:
-        found.reverse()
-    if report["against"] is not None:
-        found.append(merging(report, objects))
-    shown = "\n\n".join(map(_aligned, found))
-    return "\n".join([shown, *(f"note: {note}" for note in report["notes"])])
+        shown.reverse()
+    found = "\n\n".join(_aligned(table) for table in shown if len(table) > 1)
+    return "\n".join([found, *(f"note: {note}" for note in report["notes"])])
 
 
-def _by_scene(report: Record, title: str, names: Mapping[str, str]) -> Table:
-    rows = [(s["name"], s["measures"]) for s in report["scenes"]]
-    rows += [("all", report["measures"])] if len(rows) > 1 else []
-    lines = [[name, *(_text(values[m]) for m in names)] for name, values in rows]
-    return [[title, *names.values()], *lines]
+def objects_of(report: Record) -> Table:
+    """The measures of objects: of all, then with another merge and the gain over it (if that was
+    asked for), then of each scene, without intervals."""
+    names = [n for n in OBJECTS if report["measures"][n]["value"] is not None]
+    table = [["objects", *(OBJECTS[n] for n in names)]]
+    against, scenes = report["against"], report["scenes"]
+    own = "merged" if against else "all" if len(scenes) > 1 else scenes[0]["name"]
+    table.append([own, *(_text(report["measures"][n], n) for n in names)])
+    if against:
+        found, gain = against["measures"], against["differences"]
+        table.append([f"plain {against['merge'].upper()}", *(_text(found[n], n) for n in names)])
+        table.append(["difference", *(_signed(gain[n]) if n in gain else "–" for n in names)])
+    if len(scenes) > 1:
+        for scene in scenes:
+            plain = [{**scene["measures"][n], "low": None} for n in names]
+            table.append([scene["name"], *map(_text, plain, names)])
+    return table
 
 
-def merging(report: Record, names: Mapping[str, str] = OBJECTS) -> Table:
-    """With merging, with what is held against it, and the difference."""
-    other = report["against"]
-    sides = {"merged": report["measures"], f"plain {other['merge'].upper()}": other["measures"]}
-    lines = [[side, *(_text(values[m]) for m in names)] for side, values in sides.items()]
-    gain = other["differences"]
-    lines.append(["difference", *(_signed(gain[m]) if m in gain else "–" for m in names)])
-    return [["merging", *names.values()], *lines]
+def _turned(table: Table) -> Table:
+    return [list(column) for column in zip(*table, strict=True)]
 
 
 def _aligned(table: Table) -> str:
