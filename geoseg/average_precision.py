@@ -282,8 +282,10 @@ def averages(
         "ar": _mean(found.recall),
     }
     if view == ALL:
-        capped = curves(ranking, labels, boxes=boxes, view=CAPPED, weights=weights)
-        result["ar100"] = _mean(capped.recall)
+        outcomes = ranking.boxes if boxes else ranking.masks
+        if (outcomes[ALL] != outcomes[CAPPED]).any():  # mostly no block has that many
+            found = curves(ranking, labels, boxes=boxes, view=CAPPED, weights=weights)
+        result["ar100"] = _mean(found.recall)
     return result
 
 

@@ -28,6 +28,7 @@ def figures(counted: Sequence[Counted], legend: Legend, sizes: Sequence[float]) 
     places = list(dict.fromkeys(c.case.place for c in counted))
     tally, strata = _joined(counted)
     ranking = joined(counted)
+    measures = estimates(tally, strata, legend.first, ranking)
     per_class = class_measures(tally.sum())
     support = tally.sum().confusion.sum(-1)
     objects = tally.sum().objects
@@ -43,7 +44,7 @@ def figures(counted: Sequence[Counted], legend: Legend, sizes: Sequence[float]) 
         for label, info in enumerate(legend.labels)
     ]
     return {
-        "measures": estimates(tally, strata, legend.first, ranking),
+        "measures": measures,
         "classes": classes,
         "confusion": tally.sum().confusion.astype(int).tolist(),
         "objects": _objects([c.objects for c in counted], tally, sizes),
@@ -51,7 +52,13 @@ def figures(counted: Sequence[Counted], legend: Legend, sizes: Sequence[float]) 
         "calibration": _reliability(tally.sum()),
         "thresholds": _thresholds(counted),
         "scenes": [
-            _scene(name, [c for c in counted if c.case.place == name], legend) for name in places
+            _scene(
+                name,
+                [c for c in counted if c.case.place == name],
+                legend,
+                measures if len(places) == 1 else None,
+            )
+            for name in places
         ],
     }
 
@@ -62,7 +69,10 @@ def _joined(counted: Sequence[Counted]) -> tuple[Tally, NDArray[Any]]:
     return Tally.concatenate([c.tally for c in counted]), np.array(strata)
 
 
-def _scene(name: str, counted: Sequence[Counted], legend: Legend) -> Record:
+def _scene(
+    name: str, counted: Sequence[Counted], legend: Legend, measures: Record | None
+) -> Record:
+    """Of one place; its measures may be known."""
     tally, strata = _joined(counted)
     return {
         "name": name,
@@ -72,7 +82,7 @@ def _scene(name: str, counted: Sequence[Counted], legend: Legend) -> Record:
         "pixels": sum(c.known for c in counted),
         "lost_pixels": sum(c.lost for c in counted),
         "objects": int(tally.sum().objects[:, (0, 2)].sum()),
-        "measures": estimates(tally, strata, legend.first, joined(counted)),
+        "measures": measures or estimates(tally, strata, legend.first, joined(counted)),
     }
 
 
