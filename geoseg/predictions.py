@@ -92,33 +92,73 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True)
+class Masks:
+    """Masks of objects, each only as large as its box; N may be 0.
+
+    windows: (N, 4) int32: row, col, height, width on the scene's grid, tight around the mask.
+    pixels:  (P,) bool: the masks one after the other, each row by row.
+    starts:  (N + 1,) int64: where in `pixels` each mask begins, and the last one ends.
+    """
+
+    windows: NDArray[np.int32]
+    pixels: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        n = len(self.starts) - 1
+        if self.windows.shape != (n, 4) or self.pixels.shape != (self.starts[-1],):
+            raise ValueError(
+                f"windows of {self.windows.shape} and pixels of {self.pixels.shape} are not those "
+                f"of {n} masks of {self.starts[-1]} pixels"
+            )
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+@dataclass(frozen=True, slots=True)
 class InstancePrediction:
-    """The objects of one tile, their masks pasted in the boxes that they fill.
+    """The objects that were seen in one tile.
 
     labels:    (N,) uint8, class id.
     scores:    (N,) float32 in 0..1.
-    windows:   (N, 4) int32: row, col, height, width on the scene's grid; inside the tile's read
-               window, tight around the mask.
-    pixels:    (P,) bool: the masks one after the other, each row by row.
-    starts:    (N + 1,) int64: where in `pixels` each mask begins, and the last one ends.
+    masks:     N, inside of the tile's read window and of the scene.
     keypoints: (N, P, 3) float32: column, row on the scene's grid, and a score; or None.
     """
 
     tile: Tile
     labels: NDArray[np.uint8]
     scores: NDArray[np.float32]
-    windows: NDArray[np.int32]
-    pixels: NDArray[np.bool_]
-    starts: NDArray[np.int64]
+    masks: Masks
     keypoints: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.scores)
-        if (self.labels.shape, self.windows.shape) != ((n,), (n, 4)) or len(self.starts) != n + 1:
-            raise ValueError(f"labels, windows and starts are not those of {n} objects")
+        n = len(self.masks)
+        if (self.labels.shape, self.scores.shape) != ((n,), (n,)):
+            raise ValueError(f"labels and scores are not those of {n} masks")
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.masks)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Finished objects of a scene: no later tile can change them. Fields as in a prediction.
+
+    parts:     (N,) int32: how many detections became this object.
+    truncated: (N,) bool: it goes on beyond a tile's edge, where nothing was found that it goes on
+               as; so its outline there is that edge.
+    """
+
+    labels: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    masks: Masks
+    parts: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+    keypoints: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.masks)
 
 
 @dataclass(frozen=True, slots=True)

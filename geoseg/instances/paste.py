@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Tile
 from geoseg.jit import jit
-from geoseg.predictions import Detections, InstancePrediction
+from geoseg.predictions import Detections, InstancePrediction, Masks
 
 INSIDE = 0.5  # a pixel belongs to the object from this probability on
 
@@ -39,9 +39,7 @@ def paste(
         tile,
         np.asarray(ids, np.uint8)[found.labels[kept]],
         found.scores[kept],
-        windows[kept],
-        pixels[: starts[-1]].copy(),
-        np.append(starts[kept], starts[-1]),
+        Masks(windows[kept], pixels[: starts[-1]].copy(), np.append(starts[kept], starts[-1])),
         points,
     )
 

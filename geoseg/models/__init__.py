@@ -38,6 +38,7 @@ ARCHITECTURES = {
     "fcn_torchvision": "geoseg.models.fcn:FCN_TORCHVISION",
     "transunet": "geoseg.models.transunet:TRANSUNET",
     "unetformer": "geoseg.models.unetformer:UNETFORMER",
+    "mask_rcnn": "geoseg.models.mask_rcnn:MASK_RCNN",
     "tiny": "geoseg.models.tiny:TINY",
 }
 
