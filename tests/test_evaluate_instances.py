@@ -12,8 +12,10 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import bright_bundle
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -22,12 +24,15 @@ from test_evaluate import check_page, ground, squares, vectors
 from geoseg import average_precision as ap
 from geoseg import testing
 from geoseg.average_precision import Candidates, Ranking, averages, curves, rank
-from geoseg.errors import DataError
+from geoseg.bundle import Bundle, Sample
+from geoseg.errors import DataError, UsageError
 from geoseg.evaluate import compare
 from geoseg.evaluate import evaluate as run
 from geoseg.evaluate.records import ranking_of
 from geoseg.evaluate.tables import brief, text
+from geoseg.grid import Tiling
 from geoseg.metrics import overlapping
+from geoseg.runtime.fake import fake_instances
 
 SQUARES = [(20, 20), (20, 120), (120, 20), (120, 120)]  # row, col of 40 x 40 pixels each
 LIMITS = [(0.0, 9.5), (9.5, 13.5), (13.5, 1e9)]  # of areas: no object lies on a limit
@@ -298,7 +303,8 @@ def test_split_and_merged_objects(tmp_path: Path, scene: Path) -> None:
             ground(112, 112, 4, 4),  # a speck splits nothing
         ],
     )
-    report = run(found, truth, scene=scene, output=tmp_path / "report").report
+    report = run(found, truth, scene=scene, output=tmp_path / "report", threshold=0.4).report
+    assert any("--threshold says nothing" in note for note in report["notes"])
     assert (report["objects"]["split"], report["objects"]["merged"]) == (1, 1)
     assert report["measures"]["split_rate"]["value"] == pytest.approx(1 / 6)
     assert report["measures"]["merge_rate"]["value"] == pytest.approx(1 / 6)
@@ -425,3 +431,81 @@ def test_a_report_shows_objects(reports: list[Path]) -> None:
     assert objects[objects["result"] == "found"]["score"].tolist() == [0.9, 0.8]
     shown = brief(json.loads((reports[1] / "report.json").read_text()))
     assert [line.split()[0] for line in shown.splitlines()[:3]] == ["objects", "AP", "AP50"]
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sees every object of a planted scene, cut at the tile's edge, with a score of 0.9."""
+    spec = fake_instances(name="planted", tiling=Tiling(size=64, overlap=16, stride=8))
+    chip = np.zeros((1, 1, 64, 64), np.float32)
+    state = {"0.weight": np.zeros((1, 1, 1, 1), np.float32)}
+    folder = tmp_path_factory.mktemp("models") / "planted"
+    return Bundle.write(folder, spec, state, Sample(chip, chip), "# planted\n")
+
+
+def numbered(path: Path) -> Path:
+    """A scene whose pixels are the numbers of the four squares."""
+    numbers = np.zeros((1, 200, 200), np.float32)
+    for number, (row, col) in enumerate(SQUARES, start=1):
+        numbers[0, row : row + 40, col : col + 40] = number
+    return testing.write_scene(path, numbers)
+
+
+def test_a_model_that_finds_objects(tmp_path: Path, model: Path, truth: Path) -> None:
+    scene = numbered(tmp_path / "scene.tif")
+    options = {"model": model, "runtime": "fake", "block": 20, "output": tmp_path / "report"}
+    result = run(scene, truth, against_nms=True, keep=True, **options)
+    for name in ("ap", "box_ap", "object_f1", "object_iou", "iou"):
+        assert result[name] == pytest.approx(1), name
+    report = result.report
+    assert report["threshold"] == 0.5
+    assert report["measures"]["ece"]["value"] == pytest.approx(0.1, abs=1e-6)
+    other = report["against"]
+    assert other["merge"] == "nms"
+    assert other["measures"]["ap"]["value"] < 0.9  # the squares are cut by tiles
+    assert other["measures"]["split_rate"]["value"] > 0
+    gain = other["differences"]["ap"]
+    assert gain["value"] == pytest.approx(1 - other["measures"]["ap"]["value"], abs=1e-5)
+    assert gain["low"] > 0
+    kept = {p.name for p in (tmp_path / "report" / "predictions").iterdir()}
+    assert {"scene.gpkg", "scene-nms.gpkg"} <= kept
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "What merging brings" in page
+    check_page(tmp_path / "report" / "report.html")
+    lines = [line.split() for line in brief(report).splitlines()]
+    assert lines[0] == ["objects", "merged", "plain", "NMS", "difference"]
+    assert lines[1][:2] == ["AP", "1.000"]
+
+
+def test_against_nms_from_the_command_line(tmp_path: Path, model: Path, truth: Path) -> None:
+    from geoseg.cli import cli
+
+    scene = numbered(tmp_path / "scene.tif")
+    command = ["evaluate", str(scene), "--model", str(model), "--truth", str(truth)]
+    done = CliRunner().invoke(cli, [*command, "--runtime", "fake", "--against-nms"])
+    assert done.exit_code == 0, done.output
+    assert "plain NMS" in done.output
+
+
+def test_an_area_cuts_no_object(tmp_path: Path, model: Path, truth: Path) -> None:
+    area = vectors(tmp_path / "aoi.gpkg", [ground(0, 0, 200, 100)])
+    scene = numbered(tmp_path / "scene.tif")
+    result = run(scene, truth, model=model, runtime="fake", aoi=area)
+    assert result["ap"] == result["object_iou"] == pytest.approx(1)
+    assert result.report["objects"]["hits"] == 2
+
+
+def test_against_nms_needs_a_model_of_objects(
+    tmp_path: Path, model: Path, truth: Path, scene: Path
+) -> None:
+    found = some(tmp_path / "found.gpkg")
+    with pytest.raises(UsageError, match=r"which model is run twice\? Name it \(--model\)"):
+        run(found, truth, scene=scene, against_nms=True)
+    bright = bright_bundle(tmp_path / "bright")
+    with pytest.raises(UsageError, match="bright-1 finds no objects that could be merged"):
+        run(scene, truth, model=bright, against_nms=True)
+    with pytest.raises(UsageError, match="nms is the merge already"):
+        run(scene, truth, model=model, against_nms=True, merge="nms")

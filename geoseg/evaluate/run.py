@@ -217,6 +217,7 @@ def _report(
     blocks = block_records(counted, what.legend.first)
     first = counted[0]
     scored = all(c.ranking is not None for c in counted)
+    one = what.probable and len(what.legend.classes) == 1
     return {
         "report": 1,
         "geoseg": geoseg.__version__,
@@ -232,12 +233,19 @@ def _report(
             "sizes": list(wanted.sizes),
         },
         "pixel_m": round(first.pixel_m, 4),
-        "threshold": what.threshold if scored or len(what.legend.classes) == 1 else None,
+        "threshold": what.threshold if scored or one else None,
         **figures(counted, what.legend, wanted.sizes),
         "against": None,
-        "notes": [*remarks, *notes(counted, len(blocks))],
+        "notes": [*remarks, *_idle(what, others, scored), *notes(counted, len(blocks))],
         "blocks": blocks,
     }
+
+
+def _idle(what: Subject, others: PredictOptions, scored: bool) -> list[str]:
+    """A remark on a threshold that has nothing to be applied to."""
+    if others.threshold is None or what.probable or scored:
+        return []
+    return ["The prediction has neither probabilities nor scores: --threshold says nothing."]
 
 
 # --- the folder -----------------------------------------------------------------------------

@@ -32,13 +32,15 @@ MARGIN = 128  # pixels around the area that are predicted too: objects on its bo
 class Subject(Protocol):
     """What is evaluated. name: in one line; about: the same for the report.
 
-    threshold: in use, of a single probability or of the scores of objects.
+    threshold: in use, of a single probability or of the scores of objects. probable: whether
+    pixels have probabilities.
     """
 
     name: str
     about: dict[str, Any]
     legend: Legend
     threshold: float | None
+    probable: bool
 
     def prepare(self, case: Case, folder: Path) -> None:
         """Predict the scene of a case, if that is not done."""
@@ -64,7 +66,7 @@ class Models:
         if self.instances:  # all that is none of them is the background
             self.legend = Legend(self.spec.classes, background=True)
         self.threshold: float | None = options.threshold or self.spec.threshold
-        self.suffix = ""
+        self.suffix, self.probable = "", not self.instances
         self.name = " + ".join(b.spec.id for b in bundles)
         self.about = {
             "kind": "model",
@@ -164,10 +166,8 @@ class Finished:
                     f"{legend.names}"
                 )
         self.options = options
-        kinds = set(self.kinds.values())
-        self.threshold = None if kinds == {"mask"} else options.threshold
-        if "probabilities" in kinds:
-            self.threshold = options.threshold or 0.5
+        self.probable = "probabilities" in self.kinds.values()
+        self.threshold = (options.threshold or 0.5) if self.probable else options.threshold
         self.name = ", ".join(path.name for path in paths)
         self.about = {"kind": ", ".join(dict.fromkeys(self.kinds.values())), "models": []}
 
