@@ -6,12 +6,16 @@ branches is written anew here, because it knows only RoIAlign and one kind of ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import (  # type: ignore[import-untyped]
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from torchvision.models.detection.keypoint_rcnn import (  # type: ignore[import-untyped]
     KeypointRCNNHeads,
     KeypointRCNNPredictor,
@@ -23,202 +27,253 @@ from torchvision.models.detection.mask_rcnn import (  # type: ignore[import-unty
 from torchvision.models.detection.roi_heads import (  # type: ignore[import-untyped]
     RoIHeads,
     fastrcnn_loss,
-    keypointrcnn_inference,
     keypointrcnn_loss,
     project_masks_on_boxes,
 )
 from torchvision.ops import MultiScaleRoIAlign, roi_pool  # type: ignore[import-untyped]
 from torchvision.ops.poolers import LevelMapper  # type: ignore[import-untyped]
 
+from geoseg.models.rcnn_options import Options
+
 MAPS = ("0", "1", "2", "3")  # of the pyramid; the fifth is for proposals only
 STRIDES = (4, 8, 16, 32)
-Features = Mapping[str, Tensor]
-Shapes = Sequence[tuple[int, int]]
+BOX_CELLS, MASK_CELLS = 7, 14  # along an edge of what is read of a box
+MASK = 28  # cells along an edge of a mask
+_AT_ONCE = 128  # boxes, or masks of truth: what is made of more does not have to be kept
+
+Features = Mapping[str, Tensor]  # float32
+Sizes = Sequence[tuple[int, int]]
+Targets = Sequence[Mapping[str, Tensor]]
+
+
+def fitting(x: Tensor, module: nn.Module) -> Tensor:
+    """x in the precision that a module computes in."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(next(module.parameters()).dtype)
 
 
 class Heads(RoIHeads):  # type: ignore[misc]
     """torchvision's box head, and a branch for masks and one for keypoints."""
 
-    def __init__(
-        self, *, mask: MaskBranch | None, keypoint: KeypointBranch | None, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self.mask, self.keypoint = mask, keypoint
+    def __init__(self, classes: int, options: Options) -> None:
+        several = classes + 1  # with the background, which comes first
+        super().__init__(
+            box_roi_pool=new_pooler(options.roi, BOX_CELLS),
+            box_head=TwoMLPHead(options.channels * BOX_CELLS**2, options.box_hidden),
+            box_predictor=FastRCNNPredictor(options.box_hidden, several),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=options.samples[1],
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=options.floor,
+            nms_thresh=options.nms,
+            detections_per_img=options.detections,
+        )
+        self.mask = MaskBranch(several, options) if options.masks else None
+        self.keypoint = KeypointBranch(options) if options.keypoints else None
 
     def has_mask(self) -> bool:  # asked by torchvision's check of the targets
         return self.mask is not None
 
     def losses(
-        self, features: Features, proposals: list[Tensor], shapes: Shapes, targets: Any
+        self, features: Features, proposals: list[Tensor], sizes: Sizes, targets: Targets
     ) -> dict[str, Tensor]:
-        """By name: class, box, and those of the branches."""
+        """By name: class, box, and those of the branches. Labels count the background."""
         proposals, matched, labels, wanted = self.select_training_samples(proposals, targets)
-        logits, boxes = self._boxes(features, proposals, shapes)
-        of_class, of_box = fastrcnn_loss(logits, boxes, labels, wanted)
+        logits, deltas = self._boxes(features, proposals, sizes)
+        if len(logits):
+            of_class, of_box = fastrcnn_loss(logits, deltas, labels, wanted)
+        else:
+            of_class, of_box = logits.sum(), deltas.sum()
         losses = {"class": of_class, "box": of_box}
         objects = [torch.where(one > 0)[0] for one in labels]  # the others have nothing to outline
         positive = [box[i] for box, i in zip(proposals, objects, strict=True)]
         index = [one[i] for one, i in zip(matched, objects, strict=True)]
         for name, branch in (("mask", self.mask), ("keypoint", self.keypoint)):
             if branch is not None:
-                losses[name] = branch.loss(features, positive, shapes, targets, index)
+                losses[name] = branch.loss(features, positive, sizes, targets, index)
         return losses
 
     def detect(
-        self, features: Features, proposals: list[Tensor], shapes: Shapes
+        self, features: Features, proposals: list[Tensor], sizes: Sizes
     ) -> list[dict[str, Tensor]]:
-        """The objects of each picture; labels count the background."""
-        logits, deltas = self._boxes(features, proposals, shapes)
-        found = zip(*self.postprocess_detections(logits, deltas, proposals, shapes), strict=True)
-        objects = [{"boxes": b, "scores": s, "labels": n} for b, s, n in found]
-        boxes = [one["boxes"] for one in objects]
+        """The objects of each picture; labels from 0 on."""
+        logits, deltas = self._boxes(features, proposals, sizes)
+        found = self.postprocess_detections(logits, deltas, proposals, sizes)
+        boxes, scores, labels = found
+        table = {"boxes": boxes, "labels": [one - 1 for one in labels], "scores": scores}
         if self.mask is not None:
-            masks = self.mask.infer(features, boxes, shapes, [one["labels"] for one in objects])
-            objects = [{**o, "masks": m} for o, m in zip(objects, masks, strict=True)]
+            table["masks"] = self.mask.infer(features, boxes, sizes, labels)
         if self.keypoint is not None:
-            points = self.keypoint.infer(features, boxes, shapes)
-            objects = [{**o, "keypoints": p} for o, p in zip(objects, points, strict=True)]
-        return objects
+            table["keypoints"] = self.keypoint.infer(features, boxes, sizes)
+        columns = zip(*table.values(), strict=True)
+        return [dict(zip(table, one, strict=True)) for one in columns]
 
     def _boxes(
-        self, features: Features, proposals: list[Tensor], shapes: Shapes
+        self, features: Features, proposals: list[Tensor], sizes: Sizes
     ) -> tuple[Tensor, Tensor]:
-        seen = self.box_head(self.box_roi_pool(features, proposals, shapes))
-        logits, deltas = self.box_predictor(seen)
+        """(n, classes) logits and (n, 4 classes) offsets of all proposals."""
+        seen = self.box_roi_pool(features, proposals, sizes)
+        logits, deltas = self.box_predictor(self.box_head(fitting(seen, self.box_head)))
         return logits.float(), deltas.float()
 
 
-class MaskBranch(nn.Module):
+class Branch(nn.Module):
+    """What is said of each box: the features in it, a head, and a predictor."""
+
+    def __init__(self, roi: str, head: nn.Module, predictor: nn.Module) -> None:
+        super().__init__()
+        self.roi_pool, self.head, self.predictor = new_pooler(roi, MASK_CELLS), head, predictor
+
+    def forward(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> Tensor:
+        """(n, K, M, M) logits of all boxes."""
+        seen = self.roi_pool(features, boxes, sizes)
+        logits: Tensor = self.predictor(self.head(fitting(seen, self.head))).float()
+        return logits
+
+    def in_parts(
+        self, features: Features, boxes: list[Tensor], sizes: Sizes
+    ) -> Iterator[tuple[Tensor, slice]]:
+        """The same, some boxes at a time, and which of all they are."""
+        picture = torch.cat([torch.full_like(b[:, 0], i) for i, b in enumerate(boxes)])
+        every = torch.cat(boxes)
+        for first in range(0, len(every), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            own = [every[part][picture[part] == i] for i in range(len(boxes))]
+            yield self(features, own, sizes), part
+
+
+class MaskBranch(Branch):
     """A mask for each box: 28 x 28 logits per class, of which the box's own class counts."""
 
-    def __init__(
-        self, channels: int, hidden: int, classes: int, roi: str, head: str, loss: str
-    ) -> None:
-        super().__init__()
-        self.roi_pool = new_pooler(roi, 14)
-        self.softmax = loss == "softmax"
-        if head == "mlp":
-            self.head: nn.Module = _MlpHead(channels * 14**2, 4 * hidden)
-            self.predictor: nn.Module = _MlpPredictor(4 * hidden, classes, 28)
+    def __init__(self, classes: int, options: Options) -> None:
+        channels, hidden = options.channels, options.mask_channels
+        if options.mask_head == "mlp":
+            head, predictor = _mlp(channels * MASK_CELLS**2, 4 * hidden, classes)
         else:
-            self.head = MaskRCNNHeads(channels, (hidden,) * 4, 1)
-            self.predictor = MaskRCNNPredictor(hidden, hidden, classes)
-
-    def _logits(self, features: Features, boxes: list[Tensor], shapes: Shapes) -> Tensor:
-        seen = self.roi_pool(features, boxes, shapes)
-        logits: Tensor = self.predictor(self.head(seen)).float()
-        return logits
+            head = MaskRCNNHeads(channels, (hidden,) * 4, 1)
+            predictor = MaskRCNNPredictor(hidden, hidden, classes)
+        super().__init__(options.roi, head, predictor)
+        self.softmax = options.mask_loss == "softmax"
 
     def loss(
         self,
         features: Features,
         boxes: list[Tensor],
-        shapes: Shapes,
-        targets: Sequence[Mapping[str, Tensor]],
+        sizes: Sizes,
+        targets: Targets,
         matched: list[Tensor],
     ) -> Tensor:
         """Cross entropy of the masks of boxes, each matched to an object: binary of the own
         class (Mask R-CNN), or over all classes and the background (FCN)."""
-        logits = self._logits(features, boxes, shapes)
+        logits: Tensor = self(features, boxes, sizes)
         if not len(logits):
-            return logits.sum() * 0
-        size = logits.shape[-1]
-        wanted = torch.cat(
-            [
-                project_masks_on_boxes(t["masks"].float(), box, i, size)
-                for t, box, i in zip(targets, boxes, matched, strict=True)
-            ]
-        )
-        labels = torch.cat([t["labels"][i] for t, i in zip(targets, matched, strict=True)])
+            return logits.sum()
+        each = list(zip(targets, boxes, matched, strict=True))
+        wanted = torch.cat([_masks_in_boxes(t["masks"], box, i) for t, box, i in each])
+        labels = torch.cat([t["labels"][i] for t, _, i in each])
         if self.softmax:
             return F.cross_entropy(logits, (wanted >= 0.5) * labels[:, None, None])
-        own = logits[torch.arange(len(labels), device=labels.device), labels]
-        return F.binary_cross_entropy_with_logits(own, wanted)
+        return F.binary_cross_entropy_with_logits(_own(logits, labels), wanted)
 
     def infer(
-        self, features: Features, boxes: list[Tensor], shapes: Shapes, labels: list[Tensor]
+        self, features: Features, boxes: list[Tensor], sizes: Sizes, labels: list[Tensor]
     ) -> list[Tensor]:
-        """(n, 28, 28) probabilities for each picture."""
-        logits = self._logits(features, boxes, shapes)
+        """(n, M, M) probabilities for each picture."""
         every = torch.cat(labels)
-        given = logits.softmax(1) if self.softmax else logits.sigmoid()
-        own = given[torch.arange(len(every), device=every.device), every]
-        return list(torch.split(own, [len(one) for one in boxes]))
+        out = torch.empty((len(every), MASK, MASK), device=every.device)
+        for logits, part in self.in_parts(features, boxes, sizes):
+            given = logits.softmax(1) if self.softmax else logits
+            own = _own(given, every[part])
+            out[part] = own if self.softmax else own.sigmoid()
+        return list(torch.split(out, [len(one) for one in boxes]))
 
 
-class KeypointBranch(nn.Module):
+class KeypointBranch(Branch):
     """P points of each object, each the highest place of a heat map (section 5 of the paper)."""
 
-    def __init__(self, channels: int, points: int, roi: str) -> None:
-        super().__init__()
-        self.roi_pool = new_pooler(roi, 14)
-        self.head = KeypointRCNNHeads(channels, (512,) * 8)
-        self.predictor = KeypointRCNNPredictor(512, points)
-
-    def _logits(self, features: Features, boxes: list[Tensor], shapes: Shapes) -> Tensor:
-        seen = self.roi_pool(features, boxes, shapes)
-        logits: Tensor = self.predictor(self.head(seen)).float()
-        return logits
+    def __init__(self, options: Options) -> None:
+        hidden = options.keypoint_channels
+        head = KeypointRCNNHeads(options.channels, (hidden,) * 8)
+        super().__init__(options.roi, head, KeypointRCNNPredictor(hidden, options.keypoints))
+        self.points = options.keypoints
 
     def loss(
         self,
         features: Features,
         boxes: list[Tensor],
-        shapes: Shapes,
-        targets: Sequence[Mapping[str, Tensor]],
+        sizes: Sizes,
+        targets: Targets,
         matched: list[Tensor],
     ) -> Tensor:
         """Cross entropy over the places of a heat map, of visible points."""
-        logits = self._logits(features, boxes, shapes)
+        logits: Tensor = self(features, boxes, sizes)
         if not len(logits):
-            return logits.sum() * 0
-        wanted = [t["keypoints"] for t in targets]
-        value: Tensor = keypointrcnn_loss(logits, boxes, wanted, matched)
+            return logits.sum()
+        value: Tensor = keypointrcnn_loss(logits, boxes, [t["keypoints"] for t in targets], matched)
         return value
 
-    def infer(self, features: Features, boxes: list[Tensor], shapes: Shapes) -> list[Tensor]:
+    def infer(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> list[Tensor]:
         """(n, P, 3) x, y and a score in 0..1 for each picture."""
-        logits = self._logits(features, boxes, shapes)
-        if not len(logits):
-            return [logits.new_zeros((0, logits.shape[1], 3)) for _ in boxes]
-        points, scores = keypointrcnn_inference(logits, boxes)
-        return [
-            torch.cat([xy[..., :2], torch.sigmoid(s)[..., None]], -1)
-            for xy, s in zip(points, scores, strict=True)
-        ]
+        every = torch.cat(boxes)
+        out = torch.empty((len(every), self.points, 3), device=every.device)
+        for logits, part in self.in_parts(features, boxes, sizes):
+            out[part] = points_of(logits, every[part])
+        return list(torch.split(out, [len(one) for one in boxes]))
 
 
-class _MlpHead(nn.Module):
-    """Two fully connected layers, as in the ablation of table 2e."""
+def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
+    """(n, P, M, M) heat maps over boxes (n, 4) to (n, P, 3): x, y in pixels, and a score.
 
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU()),
-            *(nn.Linear(hidden, hidden), nn.ReLU()),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out
-
-
-class _MlpPredictor(nn.Module):
-    def __init__(self, inputs: int, classes: int, size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, classes * size**2)
-        self.classes, self.size = classes, size
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(x)
-        return out.view(-1, self.classes, self.size, self.size)
+    The middle of what lies around the highest place, and how much of all that is. torchvision
+    enlarges each map to its box, one by one; its scores are no probabilities.
+    """
+    n, points, size, _ = logits.shape
+    heat = logits.flatten(2).softmax(2)
+    peak = heat.argmax(2)
+    row, col = peak // size, peak % size
+    place = torch.arange(size, device=logits.device)
+    near_row = (place - row[..., None]).abs() <= 1
+    near_col = (place - col[..., None]).abs() <= 1
+    around = heat.view(n, points, size, size) * near_row[..., :, None] * near_col[..., None, :]
+    score = around.sum((2, 3))
+    at = (place + 0.5) / size
+    y, x = ((around.sum(axis) * at).sum(2) / score for axis in (3, 2))
+    left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
+    return torch.stack([left + x * (right - left), top + y * (bottom - top), score], 2)
 
 
-def new_pooler(kind: str, size: int) -> nn.Module:
+def _own(maps: Tensor, labels: Tensor) -> Tensor:
+    """(n, K, M, M) to (n, M, M): that of the label of each."""
+    return maps[torch.arange(len(labels), device=labels.device), labels]
+
+
+def _masks_in_boxes(masks: Tensor, boxes: Tensor, matched: Tensor) -> Tensor:
+    """(n, M, M) in 0..1: what boxes (n, 4) should say of the masks (N, H, W) that they match."""
+    out = boxes.new_zeros((len(boxes), MASK, MASK))
+    for first in range(0, len(masks), _AT_ONCE):
+        rows = torch.where((matched >= first) & (matched < first + _AT_ONCE))[0]
+        some = masks[first : first + _AT_ONCE].to(boxes.dtype)
+        out[rows] = project_masks_on_boxes(some, boxes[rows], matched[rows] - first, MASK)
+    return out
+
+
+def _mlp(inputs: int, hidden: int, classes: int) -> tuple[nn.Module, nn.Module]:
+    """Two fully connected layers and the masks, as in table 2e of the paper."""
+    head = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU()),
+        *(nn.Linear(hidden, hidden), nn.ReLU()),
+    )
+    masks = (classes, MASK, MASK)
+    return head, nn.Sequential(nn.Linear(hidden, classes * MASK**2), nn.Unflatten(1, masks))
+
+
+def new_pooler(kind: str, size: int) -> Any:
     """Features of boxes at `size` x `size`, each box from the level that suits its size."""
     if kind == "align":
-        pooler: nn.Module = MultiScaleRoIAlign(list(MAPS), size, sampling_ratio=2)
-        return pooler
+        return MultiScaleRoIAlign(list(MAPS), size, sampling_ratio=2)
     return MultiScaleRoIPool(size)
 
 
@@ -231,14 +286,14 @@ class MultiScaleRoIPool(nn.Module):
         self.size = size
         self.level_of = LevelMapper(2, 5, 224, 4, 1e-6)
 
-    def forward(self, features: Features, boxes: list[Tensor], shapes: Shapes) -> Tensor:
+    def forward(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> Tensor:
+        """(n, C, size, size) of all boxes."""
         levels = self.level_of(boxes)
-        index = torch.cat([torch.full((len(b), 1), i).to(b) for i, b in enumerate(boxes)])
-        rois = torch.cat([index, torch.cat(boxes)], 1)
+        picture = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
+        rois = torch.cat([picture, torch.cat(boxes)], 1)
         maps = [features[name] for name in MAPS]
         out = maps[0].new_zeros((len(rois), maps[0].shape[1], self.size, self.size))
         for level, (one, stride) in enumerate(zip(maps, STRIDES, strict=True)):
             rows = torch.where(levels == level)[0]
-            seen = roi_pool(one.float(), rois[rows].float(), self.size, 1 / stride)
-            out = out.index_copy(0, rows, seen.to(out.dtype))
+            out = out.index_copy(0, rows, roi_pool(one, rois[rows], self.size, 1 / stride))
         return out
