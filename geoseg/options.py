@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from geoseg.config import Strict, check
+from geoseg.errors import UsageError
 from geoseg.grid import Tiling
 from geoseg.spec import ModelSpec
 
@@ -29,10 +30,13 @@ class PredictOptions(Strict):
                    none, or a pair (low, high).
     tile, overlap: edge of the tiles and what neighbours share, in pixels at the model's GSD;
                    chosen by the planner when not given.
-    stitch:        blend (weighted mean over the overlaps) or crop.
+    stitch:        blend (weighted mean over the overlaps) or crop; of pixels.
+    merge:         how an object that several tiles see becomes one: objects (geoseg's rule), or
+                   nms (suppression of boxes, as other tools do it: to compare).
     batch, device, precision, runtime, threads: how the model runs; chosen when not given.
     tta:           test-time augmentation: hflip, vflip, rot90, scale:0.75 ...
-    threshold:     decision level of a one-class model, instead of the model's own.
+    threshold:     decision level of a one-class model, or least score of an object, instead of
+                   the model's own.
     min_area:      drop polygons smaller than this, in square metres.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
     crs:           CRS of the polygons, instead of the scene's.
@@ -50,6 +54,7 @@ class PredictOptions(Strict):
     tile: Count | None = None
     overlap: Annotated[int, Field(ge=0)] | None = None
     stitch: Literal["blend", "crop"] = "blend"
+    merge: Literal["objects", "nms"] = "objects"
     batch: Count | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -83,6 +88,15 @@ class PredictOptions(Strict):
     def of(cls, values: Mapping[str, Any]) -> PredictOptions:
         """Options from keywords; a wrong one is a ConfigError that names it."""
         return check(values, cls, source="predict")
+
+    def must_suit(self, spec: ModelSpec) -> None:
+        """A UsageError where an option means nothing to a model of this kind."""
+        only_pixels = {"stitch", "mask", "probabilities", "raster_grid", "tta"}
+        given = self.model_fields_set & (only_pixels if spec.finds_objects else {"merge"})
+        idle = sorted(name for name in given if getattr(self, name) not in (None, ()))
+        if idle:
+            kind = "objects, not pixels" if spec.finds_objects else "pixels, not objects"
+            raise UsageError(f"{', '.join(idle)}: {spec.id} finds {kind}; leave it out")
 
     def tiling(self, spec: ModelSpec) -> Tiling:
         """The model's tiling, with what the user fixed."""

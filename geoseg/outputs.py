@@ -1,4 +1,4 @@
-"""All that a run writes, fed with finished rows: polygons, class mask, probabilities."""
+"""All that a run writes: polygons, class mask and probabilities of finished rows, or objects."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geoseg.errors import UsageError
+from geoseg.instances.features import features as object_features
 from geoseg.options import PredictOptions
-from geoseg.predictions import Rows
+from geoseg.predictions import Objects, Rows
 from geoseg.sinks import RasterSink, VectorSink, vector_format
 from geoseg.sinks.atomic import check_target, same_file, together
 from geoseg.sinks.raster import (
@@ -32,6 +34,17 @@ if TYPE_CHECKING:
     from geoseg.grid import Grid
 
 BATCH = 20_000  # polygons that are turned into features at a time
+
+# Of objects; see geoseg.instances.features
+OBJECT_COLUMNS: dict[str, pa.DataType] = {
+    "id": pa.int64(),
+    "class": pa.string(),
+    "class_id": pa.int32(),
+    "score": pa.float32(),
+    "truncated": pa.bool_(),
+    "area_m2": pa.float64(),
+    "perimeter_m": pa.float64(),
+}
 
 
 class Outputs:
@@ -100,6 +113,46 @@ class Outputs:
             self._vectors.write(frame)
 
 
+class ObjectOutputs:
+    """Turns finished objects into features; counts what it wrote."""
+
+    def __init__(
+        self, grid: Grid, spec: ModelSpec, options: PredictOptions, *, vectors: VectorSink
+    ) -> None:
+        self._vectors, self._next = vectors, 1
+        self._how: dict[str, Any] = {
+            "transform": grid.transform,
+            "crs": grid.crs,
+            "classes": spec.names,
+            "to_crs": _flat_crs(options.crs) if options.crs else None,
+            "simplify_m": options.simplify,
+            "min_area_m2": options.min_area,
+            "unit_m": spec.gsd / abs(grid.transform.determinant) ** 0.5,
+        }
+        self.polygons: Counter[str] = Counter()
+        self.area_m2: defaultdict[str, float] = defaultdict(float)
+        self.truncated = 0
+
+    def write(self, objects: Objects) -> None:
+        """Take in objects that no later tile changes."""
+        frame = object_features(objects, first_id=self._next, **self._how)
+        self._next += len(frame)
+        self.truncated += int(frame["truncated"].sum())
+        for name, group in frame.groupby("class", observed=True)["area_m2"]:
+            self.polygons[name] += len(group)
+            self.area_m2[name] += float(group.sum())
+        self._vectors.write(frame)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a format could not keep, and objects that could not be made whole."""
+        cut = (
+            f"{self.truncated} object{'s' * (self.truncated != 1)} may go on beyond the edge of a "
+            "tile (column truncated): larger tiles or overlaps would show more of them"
+        )
+        return [*self._vectors.notes, *([cut] if self.truncated else [])]
+
+
 @contextmanager
 def open_outputs(
     path: Path | None,
@@ -109,7 +162,7 @@ def open_outputs(
     options: PredictOptions,
     *,
     metadata: Mapping[str, str],
-) -> Iterator[Outputs]:
+) -> Iterator[Outputs | ObjectOutputs]:
     """Open every output that was asked for; they appear together when the block ends well."""
     with together() as commit, ExitStack() as stack:
         rasters: dict[str, Any] = {"target": native if options.raster_grid == "scene" else None}
@@ -118,6 +171,14 @@ def open_outputs(
             "overwrite": options.overwrite,
             "commit": commit,
         }
+        if spec.finds_objects and path is not None:
+            crs = _output_crs(grid.crs, options.crs)
+            points = {"keypoints": pa.string()} if spec.arguments.get("keypoints") else {}
+            layout: dict[str, Any] = {"columns": OBJECT_COLUMNS | points}
+            layout["geometry"] = "MultiPolygon"  # a mask may be in several pieces
+            sink = stack.enter_context(VectorSink.open(path, crs=crs, **layout, **common))
+            yield ObjectOutputs(grid, spec, options, vectors=sink)
+            return
         vectors = mask = probabilities = None
         if options.mask is not None:
             mask = stack.enter_context(

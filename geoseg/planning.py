@@ -31,7 +31,8 @@ class PixelCost:
 
 
 def cost_of(spec: ModelSpec, itemsize: int) -> PixelCost:
-    return PixelCost(len(spec.bands), itemsize, len(spec.classes))
+    scores = 0 if spec.finds_objects else len(spec.classes)  # masks are small beside pixels
+    return PixelCost(len(spec.bands), itemsize, scores)
 
 
 def fit_memory(tiling: Tiling, width: int, cost: PixelCost, *, limit: int = MEMORY_LIMIT) -> Tiling:

@@ -1,8 +1,8 @@
 """From a scene to polygons.
 
 A Scene is cut into Tiles; each Tile reads a Chip; a Runtime turns a batch of Chips into
-Predictions; a Mosaic stitches them and yields Rows; the Outputs turn rows into features and
-rasters and write them. Reading and the network run ahead in threads of their own.
+Predictions; a Mosaic stitches them and yields Rows, or whole Objects; the Outputs turn these into
+features and rasters and write them. Reading and the network run ahead in threads of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from geoseg.aoi import Aoi
 from geoseg.bundle import Bundle
 from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Plan, plan
+from geoseg.instances.mosaic import InstanceMosaic
 from geoseg.options import PredictOptions
 from geoseg.outputs import check_asked, open_outputs
 from geoseg.planning import cost_of, fit_memory
@@ -77,6 +78,7 @@ def predict(
     check_asked(path, opts, inputs=(source, opts.aoi, *models))
     bundles = [Bundle.open(m) for m in models]
     spec = _decided(runtime.contract(bundles), opts)
+    opts.must_suit(spec)
     started = time.perf_counter()
 
     with open_scene(source, spec, opts) as scene:
@@ -88,24 +90,18 @@ def predict(
         progress = Progress(
             listener, order, scene=str(source), model=spec.id, device=network.description
         )
-        mosaic = Mosaic(
-            tiles,
-            [c.id for c in spec.classes],
-            mode=opts.stitch,
-            threshold=spec.threshold,
-            mask=aoi.mask if aoi else None,
-        )
+        mosaic = new_mosaic(tiles, spec, opts, aoi)
         metadata = _metadata(source, bundles, network.description, opts)
         with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
             predictions = runtime.run(network, ahead(chips(scene, tiles)), contract.scaling)
             with closing(ahead(predictions)) as stream:
                 for prediction in stream:
-                    for rows in mosaic.add(prediction):
-                        out.write(rows)
+                    for finished in mosaic.add(prediction):
+                        out.write(finished)
                     progress.update(prediction.tile)
-            for rows in mosaic.finish():
-                out.write(rows)
-    for note in out.notes:
+            for finished in mosaic.finish():
+                out.write(finished)
+    for note in [*out.notes, *mosaic.notes]:
         listener({"event": "info", "topic": "output", "message": note})
     result = Result(
         output=path,
@@ -146,6 +142,18 @@ def lay_tiles(scene: Scene, spec: ModelSpec, options: PredictOptions, aoi: Aoi |
     """The plan of a run: tiles as large as the memory for one row of them allows."""
     tiling = fit_memory(options.tiling(spec), scene.grid.width, cost_of(spec, scene.dtype.itemsize))
     return plan(scene.grid, tiling, keep=aoi.intersects if aoi else None)
+
+
+def new_mosaic(tiles: Plan, spec: ModelSpec, options: PredictOptions, aoi: Aoi | None) -> Any:
+    """What makes one of the predictions of all tiles: a Mosaic of pixels, or one of objects.
+
+    Its `add` takes what the model gives, and yields what `write` of its outputs takes.
+    """
+    mask = aoi.mask if aoi else None
+    if spec.finds_objects:
+        return InstanceMosaic(tiles, threshold=spec.threshold, mask=mask, merge=options.merge)
+    ids = [c.id for c in spec.classes]
+    return Mosaic(tiles, ids, mode=options.stitch, threshold=spec.threshold, mask=mask)
 
 
 def load_network(bundles: list[Bundle], options: PredictOptions) -> runtime.Runtime:

@@ -40,6 +40,8 @@ class Mosaic:
     the rows that are yielded are valid until the next step of the iteration.
     """
 
+    notes: tuple[str, ...] = ()  # it has nothing to say, as one of objects may have
+
     def __init__(
         self,
         plan: Plan,

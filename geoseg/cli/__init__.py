@@ -50,6 +50,11 @@ def cli() -> None:
 @click.option(
     "--stitch", type=click.Choice(["blend", "crop"]), help="How overlapping tiles are joined."
 )
+@click.option(
+    "--merge",
+    type=click.Choice(["objects", "nms"]),
+    help="How objects that several tiles see become one.",
+)
 @runtime_options
 @polygon_options
 @click.option("--crs", help="CRS of the polygons, instead of the scene's.")

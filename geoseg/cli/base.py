@@ -165,7 +165,9 @@ def polygon_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which polygons come out."""
     for option in reversed(
         [
-            click.option("--threshold", type=float, help="Decision level of a one-class model."),
+            click.option(
+                "--threshold", type=float, help="Decision level, or least score of an object."
+            ),
             click.option(
                 "--min-area", type=float, metavar="M2", help="Drop polygons smaller than this."
             ),

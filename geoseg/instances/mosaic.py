@@ -107,6 +107,14 @@ class InstanceMosaic:
         """The objects that are left."""
         yield from self._release(self._plan.grid.height)
 
+    @property
+    def notes(self) -> list[str]:
+        """What became of objects that could not be delivered, for the user."""
+        if not self.unconfirmed:
+            return []
+        count = "1 object" if self.unconfirmed == 1 else f"{self.unconfirmed} objects"
+        return [f"left out, as the tile that sees the place best does not see it: {count}"]
+
     # --- tiles ------------------------------------------------------------------------------
 
     def _view(self, prediction: InstancePrediction) -> _View:

@@ -15,6 +15,7 @@ those of its pixels with a confidence of at least each of LEVELS.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 from geoseg.errors import MissingDependencyError, UsageError
 
 LEVELS = (0.8, 0.9, 0.95)
-STEP = 1 / 8  # step_m, as a share of neck_m
-LEAST_STEP = 2.0  # pixels: the outlines of a raster wobble by less
+STEP = 1 / 5  # step_m, as a share of neck_m
+LEAST_STEP = 3.0  # pixels: the outlines of convex things on a raster wobble by less
 
 Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
@@ -64,8 +65,8 @@ def split_objects(
     """(H, W) numbers of objects, from 1 on, for (H, W) labels of classes (0 is no object).
 
     Connected pixels of one label are one object, or several: it is cut where it is not wider than
-    `neck_m` metres and at least `step_m` metres wider on both sides (an eighth of `neck_m` if not
-    given, never less than two pixels). Pieces smaller than `min_area_m2` join the neighbour to
+    `neck_m` metres and at least `step_m` metres wider on both sides (a fifth of `neck_m` if not
+    given, never less than three pixels). Pieces smaller than `min_area_m2` join the neighbour to
     which the passage is widest. `pixel_m` is the edge of a pixel in metres.
 
     `confidence` (H, W) in 0..1 narrows an object where it is low. Pixels of `boundary` (H, W),
@@ -73,7 +74,6 @@ def split_objects(
     object that is nearest. The pieces partition the pixels; `geoseg.vectorize` outlines them.
     """
     from scipy import ndimage
-    from skimage.measure import label as number_regions
 
     necks = Necks.of(neck_m, step_m, min_area_m2, pixel_m)
     labels = np.asarray(labels)
@@ -82,61 +82,60 @@ def split_objects(
             raise UsageError(f"{name}: its shape {array.shape} is not {labels.shape}, the labels'")
     if labels.ndim != 2 or labels.dtype.kind not in "biu":
         raise UsageError("labels: an array of integers is needed, (rows, columns)")
-    regions = number_regions(labels, background=0, connectivity=1)
+    inside = confidence
+    if boundary is not None:
+        inside = np.where(boundary, 0, 1 if confidence is None else confidence)
+    regions = skimage("measure").label(labels, background=0, connectivity=1)
     out = np.zeros(labels.shape, np.int32)
     last = 0
     for number, where in enumerate(ndimage.find_objects(regions), start=1):
         mask = regions[where] == number
-        pieces = split_one(
-            mask,
-            necks,
-            confidence=None if confidence is None else confidence[where],
-            boundary=None if boundary is None else boundary[where],
-        )
+        pieces = split_one(mask, necks, None if inside is None else inside[where])
         out[where][mask] = pieces[mask] + last
         last += int(pieces.max())
     return out
 
 
 def split_one(
-    mask: Bool,
-    necks: Necks,
-    *,
-    confidence: NDArray[np.floating[Any]] | None = None,
-    boundary: Bool | None = None,
+    mask: Bool, necks: Necks, confidence: NDArray[np.floating[Any]] | None = None
 ) -> Int32:
-    """(h, w) numbers of the pieces of one object, from 1 on in the order of their first pixels."""
-    try:
-        from skimage.morphology import local_maxima
-        from skimage.segmentation import watershed
-    except ImportError as e:
-        raise MissingDependencyError("scikit-image", "instances") from e
+    """(h, w) numbers of the pieces of one connected object, in the order of their first pixels.
+
+    Where the confidence is 0 there is a boundary.
+    """
     from scipy.ndimage import label
 
     mask = np.pad(mask, 1)
-    half = _half_width(mask, *(None if a is None else np.pad(a, 1) for a in (confidence, boundary)))
-    basins, count = label(local_maxima(half, connectivity=1) & (half > 0))
+    half = _half_width(mask, None if confidence is None else np.pad(confidence, 1))
+    basins, count = label(skimage("morphology").local_maxima(half, connectivity=1) & (half > 0))
     if count < 2:
         return mask[1:-1, 1:-1].astype(np.int32)
-    basins = watershed(-half, basins, mask=mask, connectivity=1)
-    return _join(basins, half, necks)[basins[1:-1, 1:-1]]
+    basins = skimage("segmentation").watershed(-half, basins, mask=mask, connectivity=1)
+    pieces: Int32 = _join(basins, half, necks)[basins[1:-1, 1:-1]]
+    return pieces
 
 
-def _half_width(
-    mask: Bool, confidence: NDArray[np.floating[Any]] | None, boundary: Bool | None
-) -> Float32:
+def skimage(module: str) -> Any:
+    """A module of scikit-image, which is an optional package."""
+    try:
+        return importlib.import_module(f"skimage.{module}")
+    except ImportError as e:
+        raise MissingDependencyError("scikit-image", "instances") from e
+
+
+def _half_width(mask: Bool, confidence: NDArray[np.floating[Any]] | None) -> Float32:
     """(h, w) in pixels, from the middle of each to the outline; 0 outside and on boundaries."""
     from scipy.ndimage import distance_transform_edt
 
-    inside = mask if boundary is None else mask & ~boundary
-    outlines = [inside]
+    outlines = [mask]
     if confidence is not None:
-        outlines += [inside & (confidence >= level) for level in LEVELS]
-    total = np.zeros(mask.shape, np.float32)
+        outlines = [mask & (confidence > 0), *(mask & (confidence >= level) for level in LEVELS)]
+    total: Float32 = np.zeros(mask.shape, np.float32)
     for outline in outlines:
         distance = distance_transform_edt(outline).astype(np.float32)
         total += np.maximum(distance - np.float32(0.5), 0)
-    return total / np.float32(len(outlines))
+    total /= np.float32(len(outlines))
+    return total
 
 
 def _join(basins: Int32, half: Float32, necks: Necks) -> Int32:
@@ -209,4 +208,5 @@ def _numbered(roots: NDArray[Any], basins: Int32) -> Int32:
     numbers, first = np.unique(roots[basins[basins > 0]], return_index=True)
     out = np.zeros(len(roots), np.int32)
     out[numbers[np.argsort(first)]] = np.arange(1, len(numbers) + 1)
-    return out[roots]
+    pieces: Int32 = out[roots]
+    return pieces

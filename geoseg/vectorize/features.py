@@ -67,7 +67,7 @@ def features(
         geometries = shapely.orient_polygons(geometries)
     return gpd.GeoDataFrame(
         {
-            "class": _names(label, classes),
+            "class": class_names(label, classes),
             "class_id": label,
             "confidence": polygons.confidence_mean[keep],
             "confidence_min": polygons.confidence_min[keep],
@@ -110,7 +110,8 @@ def _around_the_world(crs: CRS) -> float | None:
     return 2 * np.pi * 6_378_137 if crs.to_epsg() == 3857 else None
 
 
-def _names(label: NDArray[np.int32], classes: Mapping[int, str]) -> pd.Series[str]:
+def class_names(label: NDArray[np.int32], classes: Mapping[int, str]) -> pd.Series[str]:
+    """(N,) The names of class ids; the number where there is none."""
     import pandas as pd
 
     ids, index = np.unique(label, return_inverse=True)
