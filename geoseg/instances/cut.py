@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ LARGEST = 2**24  # pixels of the box of a polygon that is cut; it takes 50 bytes
 LARGEST_CLUSTER = 2**27  # of the box of a cluster, which takes four
 BAND = 512  # rows of a cluster that are outlined at a time
 
-UInt8 = NDArray[np.uint8]
+Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 
 
@@ -90,27 +90,147 @@ class CuttingPolygonizer:
 
     def _cut_cluster(self, polygons: Polygons, start: int, stop: int) -> Polygons | None:
         """The polygons from start to stop, cut; None if all stay as they are."""
-        may = [k for k in range(start, stop) if self._may_be_cut(polygons, k)]
-        boxes = polygons.bbox[start:stop]
-        left, top = boxes[:, :2].min(axis=0).tolist()
-        right, bottom = boxes[:, 2:].max(axis=0).tolist()
+        may = {k for k in range(start, stop) if self._may_be_cut(polygons, k)}
         if not may:
             return None
+        left, top = polygons.bbox[start:stop, :2].min(axis=0).tolist()
+        right, bottom = polygons.bbox[start:stop, 2:].max(axis=0).tolist()
         if (right - left) * (bottom - top) > LARGEST_CLUSTER:
             self.left_whole += len(may)
             return None
         canvas = np.zeros((bottom - top, right - left), np.int32)
-        owner: list[int] = [-1]  # of each number on the canvas, the polygon
+        owners: list[int] = []  # the polygon of each number on the canvas, from 1 on
         for k in range(start, stop):
+            mask, pieces = self._pieces(polygons, k, cut=k in may)
             x0, y0, x1, y1 = polygons.bbox[k].tolist()
-            mask = paint(polygons, k)
-            pieces = mask.view(np.uint8).astype(np.int32)
-            if k in may:
-                inside = self._passed.read(-1, y0, y1, x0, x1)
-                pieces = split_one(mask, self._necks[int(polygons.label[k])], inside)
-            pieces[mask] += len(owner) - 1
-            canvas[y0 - top : y1 - top, x0 - left : x1 - left][mask] = pieces[mask]
-            owner += [k] * (int(pieces.max()) - len(owner) + 1)
-        if len(owner) - 1 == stop - start:
+            canvas[y0 - top : y1 - top, x0 - left : x1 - left][mask] = pieces[mask] + len(owners)
+            owners += [k] * int(pieces.max())
+        if len(owners) == stop - start:
             return None
-        return self._outline(polygons, canvas, np.array(owner), left, top)
+        return self._outline(canvas, left, top, polygons, np.array(owners))
+
+    def _may_be_cut(self, polygons: Polygons, k: int) -> bool:
+        necks = self._necks.get(int(polygons.label[k]))
+        x0, y0, x1, y1 = polygons.bbox[k].tolist()
+        if necks is None or min(x1 - x0, y1 - y0) < necks.step:
+            return False
+        if (x1 - x0) * (y1 - y0) > LARGEST:
+            self.left_whole += 1
+            return False
+        return True
+
+    def _pieces(self, polygons: Polygons, k: int, *, cut: bool) -> tuple[Bool, Int32]:
+        """(h, w) the pixels of a polygon in its box, and their pieces from 1 on."""
+        rings = slice(*polygons.parts[polygons.shapes[[k, k + 1]]])
+        x0, y0, x1, y1 = polygons.bbox[k].tolist()
+        mask = np.zeros((y1 - y0, x1 - x0), np.bool_)
+        _fill(polygons.coords, polygons.rings[rings.start : rings.stop + 1], x0, y0, mask)
+        if not cut:
+            return mask, mask.astype(np.int32)
+        inside = self._passed.read(-1, polygons.bbox[k])
+        return mask, split_one(mask, self._necks[int(polygons.label[k])], inside)
+
+    def _outline(
+        self, canvas: Int32, left: int, top: int, before: Polygons, owners: NDArray[np.int_]
+    ) -> Polygons:
+        """The polygons of a canvas; those that are still whole keep the confidence they had."""
+        height, width = canvas.shape
+        polygonizer = Polygonizer(width, whole_clusters=self._whole_clusters)
+        batches = []
+        for row in range(0, height, BAND):
+            band = canvas[row : row + BAND]
+            box = np.array([left, top + row, left + width, top + row + len(band)])
+            batches.append(polygonizer.add(band, self._passed.read(0, box)))
+        pieces = Polygons.concat([*batches, polygonizer.finish()])
+        owner = owners[pieces.label - 1]
+        whole = np.bincount(owner)[owner] == 1
+        shift = np.array([left, top], np.int32)
+        return replace(
+            pieces,
+            coords=pieces.coords + shift,
+            bbox=pieces.bbox + np.tile(shift, 2),
+            label=before.label[owner],
+            cluster=before.cluster[owner],
+            **{
+                name: np.where(whole, getattr(before, name)[owner], getattr(pieces, name))
+                for name in ("confidence_mean", "confidence_min", "confidence_std")
+            },
+        )
+
+
+class _Passed:
+    """Rows of numbers in 0..1, to 1/255, on disk: files without a name, one for each plane."""
+
+    def __init__(self, folder: Path, width: int, planes: int) -> None:
+        self._folder, self._width, self._row = folder, width, 0
+        try:
+            self._files = [
+                tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  until close
+                for _ in range(planes)
+            ]
+        except OSError as e:
+            raise OutputError(f"{folder}: cannot write here ({e.strerror})") from e
+
+    def append(self, planes: Sequence[NDArray[np.float32]], *, empty: bool) -> None:
+        """The next rows (h, width) of each plane; `empty` ones are never asked for."""
+        for file, plane in zip(self._files, planes, strict=True):
+            if not empty:
+                data = np.rint(plane * np.float32(255)).astype(np.uint8)
+                try:
+                    file.seek(self._row * self._width)
+                    _write(file, data)
+                except OSError as e:
+                    raise OutputError(f"{self._folder}: cannot write here ({e.strerror})") from e
+        self._row += len(planes[0])
+
+    def read(self, plane: int, box: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """(h, w) numbers of a plane in a box (first column, first row, last ones + 1)."""
+        x0, y0, x1, y1 = box.tolist()
+        out = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        file = self._files[plane]
+        for row, line in enumerate(out, start=y0):
+            file.seek(row * self._width + x0)
+            file.readinto(line)
+        return out.astype(np.float32) / np.float32(255)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def _write(file: Any, data: NDArray[np.uint8]) -> None:
+    """All of it: a write to a file without a buffer may stop early."""
+    view = memoryview(data.tobytes())
+    while view:
+        view = view[file.write(view) :]
+
+
+def _between(polygons: Polygons, start: int, stop: int) -> Polygons:
+    """The polygons from start to stop."""
+    if start == stop:
+        return Polygons.empty()
+    columns: dict[str, Any] = {
+        f.name: getattr(polygons, f.name)[start:stop] for f in fields(Polygons)
+    }
+    for name in ("shapes", "parts", "rings"):
+        offsets = getattr(polygons, name)[start : stop + 1]
+        columns[name] = offsets - offsets[0]
+        start, stop = offsets[[0, -1]].tolist()
+    return Polygons(**(columns | {"coords": polygons.coords[start:stop]}))
+
+
+@jit
+def _fill(coords: Int32, rings: NDArray[np.int64], left: int, top: int, mask: Bool) -> None:
+    """Set the pixels of `mask`, whose first one is at (left, top), that the rings enclose."""
+    height, width = mask.shape
+    for r in range(len(rings) - 1):
+        for k in range(rings[r], rings[r + 1] - 1):
+            x = coords[k, 0] - left
+            if x == coords[k + 1, 0] - left and x < width:  # a vertical edge
+                low = min(coords[k, 1], coords[k + 1, 1]) - top
+                high = max(coords[k, 1], coords[k + 1, 1]) - top
+                for y in range(low, high):
+                    mask[y, x] = not mask[y, x]
+    for y in range(height):
+        for x in range(1, width):
+            mask[y, x] ^= mask[y, x - 1]
