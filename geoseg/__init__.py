@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from geoseg.errors import GeosegError
     from geoseg.evaluate.compare import compare
     from geoseg.evaluate.run import evaluate
+    from geoseg.instances.frames import merge_instances
     from geoseg.predict import Result, predict
     from geoseg.preflight import describe as info
     from geoseg.preview import preview
@@ -38,6 +39,7 @@ _HOME = {
     "evaluate": "geoseg.evaluate.run:evaluate",
     "compare": "geoseg.evaluate.compare:compare",
     "vectorize": "geoseg.vectorize:vectorize",
+    "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
     "list_models": "geoseg.registry:list_models",
     "pull": "geoseg.registry:pull",
@@ -53,6 +55,7 @@ __all__ = [
     "evaluate",
     "info",
     "list_models",
+    "merge_instances",
     "plan",
     "predict",
     "preview",
