@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -13,6 +13,9 @@ from geoseg.config import Strict, check
 from geoseg.errors import UsageError
 from geoseg.grid import Tiling
 from geoseg.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from geoseg.instances.cut import Cuts
 
 Stretch = Literal["auto", "none"] | tuple[float, float]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -39,6 +42,10 @@ class PredictOptions(Strict):
                    the model's own.
     min_area:      drop polygons smaller than this, in square metres.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
+    cut:           objects are cut apart where they are narrower than this, in metres, and wider
+                   on both sides; or {class: metres}, and other classes stay whole. 0 = not at all.
+    boundary:      class that is the line between objects: it cuts them apart, and its pixels go to
+                   the nearest.
     crs:           CRS of the polygons, instead of the scene's.
     mask:          also write the class mask as a COG.
     probabilities: also write the probability of each class as a COG.
@@ -64,6 +71,8 @@ class PredictOptions(Strict):
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     min_area: NonNegative = 0.0
     simplify: NonNegative = 0.0
+    cut: NonNegative | dict[str, NonNegative] = 0.0
+    boundary: str | None = None
     crs: str | None = None
     mask: Path | None = None
     probabilities: Path | None = None
@@ -91,12 +100,21 @@ class PredictOptions(Strict):
 
     def must_suit(self, spec: ModelSpec) -> None:
         """A UsageError where an option means nothing to a model of this kind."""
-        only_pixels = {"stitch", "mask", "probabilities", "raster_grid", "tta"}
+        only_pixels = {"stitch", "mask", "probabilities", "raster_grid", "tta", "cut", "boundary"}
         given = self.model_fields_set & (only_pixels if spec.finds_objects else {"merge"})
-        idle = sorted(name for name in given if getattr(self, name) not in (None, ()))
+        idle = sorted(name for name in given if getattr(self, name))
         if idle:
             kind = "objects, not pixels" if spec.finds_objects else "pixels, not objects"
             raise UsageError(f"{', '.join(idle)}: {spec.id} finds {kind}; leave it out")
+        self.cuts(spec)
+
+    def cuts(self, spec: ModelSpec) -> Cuts | None:
+        """What of a model's pixels is cut into objects; None for nothing."""
+        if not self.cut and self.boundary is None:
+            return None
+        from geoseg.instances.cut import Cuts
+
+        return Cuts.of(spec, self.cut, self.boundary, min_area_m2=self.min_area)
 
     def tiling(self, spec: ModelSpec) -> Tiling:
         """The model's tiling, with what the user fixed."""

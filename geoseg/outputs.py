@@ -13,6 +13,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geoseg.errors import UsageError
+from geoseg.instances.cut import CuttingPolygonizer
 from geoseg.instances.features import features as object_features
 from geoseg.options import PredictOptions
 from geoseg.predictions import Objects, Rows
@@ -59,12 +60,14 @@ class Outputs:
         vectors: VectorSink | None,
         mask: RasterSink | None,
         probabilities: RasterSink | None,
+        cutter: CuttingPolygonizer | None = None,
     ) -> None:
         self._grid, self._spec, self._options = grid, spec, options
         self._vectors, self._mask, self._probabilities = vectors, mask, probabilities
         self._polygonizer = Polygonizer(
             grid.width, whole_clusters=options.simplify > 0, junctions=options.crs is not None
         )
+        self._cutter = cutter
         self._to_crs = _flat_crs(options.crs) if options.crs else None
         # Without a CRS pixels are taken to be as large as the user says, or as the model's.
         self._unit_m = spec.gsd / abs(grid.transform.determinant) ** 0.5
@@ -79,19 +82,24 @@ class Outputs:
         if self._probabilities is not None:
             self._probabilities.write(rows.row, encode_probabilities(rows.scores, rows.valid))
         if self._vectors is not None:
-            self._waiting.append(self._polygonizer.add(rows.labels, rows.confidence))
+            if self._cutter is not None:
+                polygons = self._cutter.add(rows)
+            else:
+                polygons = self._polygonizer.add(rows.labels, rows.confidence)
+            self._waiting.append(polygons)
             if sum(map(len, self._waiting)) >= BATCH:
                 self._flush()
 
     @property
     def notes(self) -> list[str]:
-        """What a format could not keep, for the user."""
-        return self._vectors.notes if self._vectors is not None else []
+        """What a format could not keep, and what was too large to be cut, for the user."""
+        written = self._vectors.notes if self._vectors is not None else []
+        return [*written, *(self._cutter.notes if self._cutter is not None else [])]
 
     def finish(self) -> None:
         """No more rows come: the polygons that were still open are final now."""
         if self._vectors is not None:
-            self._waiting.append(self._polygonizer.finish())
+            self._waiting.append((self._cutter or self._polygonizer).finish())
             self._flush()
 
     def _flush(self) -> None:
@@ -179,7 +187,7 @@ def open_outputs(
             sink = stack.enter_context(VectorSink.open(path, crs=crs, **layout, **common))
             yield ObjectOutputs(grid, spec, options, vectors=sink)
             return
-        vectors = mask = probabilities = None
+        vectors = mask = probabilities = cutter = None
         if options.mask is not None:
             mask = stack.enter_context(
                 RasterSink.open(
@@ -211,8 +219,21 @@ def open_outputs(
         if path is not None:
             crs = _output_crs(grid.crs, options.crs)
             vectors = stack.enter_context(VectorSink.open(path, crs=crs, **common))
+            if (cuts := options.cuts(spec)) is not None:
+                # Pieces get vertices where cuts end on a neighbour: only clusters know of these.
+                clusters = options.simplify > 0 or options.crs is not None
+                cutter = CuttingPolygonizer(
+                    grid.width, cuts, folder=path.parent, whole_clusters=clusters
+                )
+                stack.callback(cutter.close)
         outputs = Outputs(
-            grid, spec, options, vectors=vectors, mask=mask, probabilities=probabilities
+            grid,
+            spec,
+            options,
+            vectors=vectors,
+            mask=mask,
+            probabilities=probabilities,
+            cutter=cutter,
         )
         yield outputs
         outputs.finish()

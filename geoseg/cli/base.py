@@ -137,6 +137,20 @@ def _stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> A
     return low, high
 
 
+def _cut(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    pairs = [text.rpartition("=") for text in value.split(",")]
+    try:
+        if len(pairs) == 1 and not pairs[0][1]:
+            return float(value)
+        if not all(name.strip() for name, _, _ in pairs):
+            raise ValueError
+        return {name.strip(): float(metres) for name, _, metres in pairs}
+    except ValueError:
+        raise click.BadParameter("metres, or CLASS=METRES with a comma between") from None
+
+
 def bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
@@ -173,6 +187,18 @@ def polygon_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
+            ),
+            click.option(
+                "--cut",
+                metavar="M|CLASS=M,...",
+                callback=_cut,
+                help="Cut objects apart where they are narrower than M metres, and wider on both "
+                "sides (houses: 5).",
+            ),
+            click.option(
+                "--boundary",
+                metavar="CLASS",
+                help="Class that is the line between objects: cuts them apart, and goes to them.",
             ),
         ]
     ):

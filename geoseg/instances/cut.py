@@ -4,66 +4,126 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.errors import OutputError
+from geoseg.errors import OutputError, UsageError
 from geoseg.instances.split import Necks, skimage, split_one
 from geoseg.jit import jit
+from geoseg.predictions import Rows
+from geoseg.spec import ModelSpec
 from geoseg.vectorize.stream import Polygonizer, Polygons
 
 LARGEST = 2**24  # pixels of the box of a polygon that is cut; it takes 50 bytes for each of them
 LARGEST_CLUSTER = 2**27  # of the box of a cluster, which takes four
 BAND = 512  # rows of a cluster that are outlined at a time
 
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """What of a model's classes is cut.
+
+    ids: of the classes, in the order of the scores. necks: by class id; others stay whole.
+    boundary: id of the class that is a line between objects, not one of them.
+    """
+
+    ids: tuple[int, ...]
+    necks: Mapping[int, Necks]
+    boundary: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        spec: ModelSpec,
+        neck_m: float | Mapping[str, float],
+        boundary: str | None,
+        *,
+        min_area_m2: float = 0.0,
+    ) -> Cuts:
+        """By the names of a model's classes; a number is for all that are no boundary."""
+        ids = {name: number for number, name in spec.names.items()}
+        named = neck_m if isinstance(neck_m, Mapping) else {}
+        for option, names in (("cut", named), ("boundary", [boundary] if boundary else [])):
+            for name in names:
+                if name not in ids:
+                    raise UsageError(
+                        f"{option}: {spec.id} has no class {name!r}; there are: {', '.join(ids)}"
+                    )
+        line = ids.pop(boundary) if boundary else None
+        if not ids:
+            raise UsageError(f"boundary: {boundary} is the only class of {spec.id}")
+        if boundary in named:
+            raise UsageError(f"cut: {boundary} is the boundary, which is no object to be cut")
+        widths = named or dict.fromkeys(ids, 0.0 if isinstance(neck_m, Mapping) else neck_m)
+        necks = {
+            ids[name]: Necks.of(width, None, min_area_m2, spec.gsd)
+            for name, width in widths.items()
+        }
+        return cls(tuple(c.id for c in spec.classes), necks, line)
+
+    def separate(self, rows: Rows) -> tuple[UInt8, Float32, Float32 | None]:
+        """(h, W) labels without the boundary, their confidence, and that of being inside.
+
+        A pixel of the boundary gets the most probable label of those that are cut. The confidence
+        of these is that of the class or its boundary; inside, as `CuttingPolygonizer.add` takes it.
+        """
+        if self.boundary is None:
+            return rows.labels, rows.confidence, None
+        line = rows.labels == self.boundary
+        cut = np.array([k for k, number in enumerate(self.ids) if number in self.necks])
+        best = rows.scores[cut].argmax(axis=0)
+        labels = np.where(line, np.array(self.ids, np.uint8)[cut][best], rows.labels)
+        own = np.where(line, rows.scores[cut].max(axis=0), rows.confidence)
+        border = np.where(
+            np.isin(labels, list(self.necks)), rows.scores[self.ids.index(self.boundary)], 0
+        )
+        return labels, own + border, np.where(line, np.float32(0), rows.confidence)
 
 
 class CuttingPolygonizer:
     """A Polygonizer whose polygons are cut at their necks before they leave.
 
-    `necks` are those of each label; polygons of other labels stay whole. A polygon is painted
-    anew in its own bounding box and cut there, so that its pieces do not depend on the bands or
-    tiles that it came in; their pixels partition its own, and their outlines are a Polygonizer's.
-    With `whole_clusters` that is done to whole clusters, so that the pieces can be simplified
-    together, without gaps. Polygons whose box has more than LARGEST pixels stay whole and are
-    counted in `left_whole`.
+    A polygon is painted anew in its own bounding box and cut there, so that its pieces do not
+    depend on the bands or tiles that it came in; their pixels partition its own, and their
+    outlines are a Polygonizer's. With `whole_clusters` that is done to whole clusters, so that the
+    pieces can be simplified together, without gaps. Polygons whose box has more than LARGEST
+    pixels stay whole, and `notes` tells how many.
 
-    What a model was sure of is needed when a polygon ends, and may lie far above: it waits in a
-    nameless file in `folder`, one byte a pixel, two if there are `boundaries`; that is disk, not
+    What a model was sure of is needed when a polygon ends, and may lie far above: it waits in
+    nameless files in `folder`, one byte a pixel, two if there are boundaries; that is disk, not
     memory. So pieces have a mean and least confidence of their own pixels, to 1/255.
     """
 
     def __init__(
-        self,
-        width: int,
-        necks: Mapping[int, Necks],
-        *,
-        folder: Path,
-        whole_clusters: bool = False,
-        boundaries: bool = False,
+        self, width: int, cuts: Cuts, *, folder: Path, whole_clusters: bool = False
     ) -> None:
         skimage("segmentation")  # if it is missing, now is the time to say so
         self._polygonizer = Polygonizer(width, whole_clusters=whole_clusters)
-        self._whole_clusters, self._necks = whole_clusters, necks
-        self._passed = _Passed(folder, width, 2 if boundaries else 1)
-        self.left_whole = 0
+        self._whole_clusters, self._cuts = whole_clusters, cuts
+        self._passed = _Passed(folder, width, 1 if cuts.boundary is None else 2)
+        self._left_whole = 0
 
-    def add(
-        self,
-        labels: NDArray[Any],
-        confidence: NDArray[np.float32],
-        inside: NDArray[np.float32] | None = None,
-    ) -> Polygons:
-        """Take the next (h, width) rows, as a Polygonizer does; return finished pieces.
+    @property
+    def notes(self) -> list[str]:
+        """What could not be done, for the user."""
+        if not self._left_whole:
+            return []
+        number = f"{self._left_whole} polygon{'s' * (self._left_whole > 1)}"
+        edge = round(LARGEST**0.5)
+        return [f"{number} of more than {edge} x {edge} pixels stayed whole, too large to be cut"]
 
-        `inside` is the confidence without that of being a boundary, and 0 where a boundary is.
-        """
+    def add(self, rows: Rows) -> Polygons:
+        """Take the next rows; return the pieces of polygons that no later row can change."""
+        labels, confidence, inside = self._cuts.separate(rows)
         planes = [confidence] if inside is None else [confidence, inside]
         self._passed.append(planes, empty=not labels.any())
         return self._cut(self._polygonizer.add(labels, confidence))
@@ -96,7 +156,7 @@ class CuttingPolygonizer:
         left, top = polygons.bbox[start:stop, :2].min(axis=0).tolist()
         right, bottom = polygons.bbox[start:stop, 2:].max(axis=0).tolist()
         if (right - left) * (bottom - top) > LARGEST_CLUSTER:
-            self.left_whole += len(may)
+            self._left_whole += len(may)
             return None
         canvas = np.zeros((bottom - top, right - left), np.int32)
         owners: list[int] = []  # the polygon of each number on the canvas, from 1 on
@@ -110,12 +170,12 @@ class CuttingPolygonizer:
         return self._outline(canvas, left, top, polygons, np.array(owners))
 
     def _may_be_cut(self, polygons: Polygons, k: int) -> bool:
-        necks = self._necks.get(int(polygons.label[k]))
+        necks = self._cuts.necks.get(int(polygons.label[k]))
         x0, y0, x1, y1 = polygons.bbox[k].tolist()
         if necks is None or min(x1 - x0, y1 - y0) < necks.step:
             return False
         if (x1 - x0) * (y1 - y0) > LARGEST:
-            self.left_whole += 1
+            self._left_whole += 1
             return False
         return True
 
@@ -128,7 +188,7 @@ class CuttingPolygonizer:
         if not cut:
             return mask, mask.astype(np.int32)
         inside = self._passed.read(-1, polygons.bbox[k])
-        return mask, split_one(mask, self._necks[int(polygons.label[k])], inside)
+        return mask, split_one(mask, self._cuts.necks[int(polygons.label[k])], inside)
 
     def _outline(
         self, canvas: Int32, left: int, top: int, before: Polygons, owners: NDArray[np.int_]
@@ -171,7 +231,7 @@ class _Passed:
         except OSError as e:
             raise OutputError(f"{folder}: cannot write here ({e.strerror})") from e
 
-    def append(self, planes: Sequence[NDArray[np.float32]], *, empty: bool) -> None:
+    def append(self, planes: Sequence[Float32], *, empty: bool) -> None:
         """The next rows (h, width) of each plane; `empty` ones are never asked for."""
         for file, plane in zip(self._files, planes, strict=True):
             if not empty:
@@ -183,7 +243,7 @@ class _Passed:
                     raise OutputError(f"{self._folder}: cannot write here ({e.strerror})") from e
         self._row += len(planes[0])
 
-    def read(self, plane: int, box: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    def read(self, plane: int, box: NDArray[np.integer[Any]]) -> Float32:
         """(h, w) numbers of a plane in a box (first column, first row, last ones + 1)."""
         x0, y0, x1, y1 = box.tolist()
         out = np.zeros((y1 - y0, x1 - x0), np.uint8)
