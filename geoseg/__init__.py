@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geoseg.evaluate.compare import compare
     from geoseg.evaluate.run import evaluate
     from geoseg.instances.frames import merge_instances
+    from geoseg.instances.split import split_objects
     from geoseg.predict import Result, predict
     from geoseg.preflight import describe as info
     from geoseg.preview import preview
@@ -39,6 +40,7 @@ _HOME = {
     "evaluate": "geoseg.evaluate.run:evaluate",
     "compare": "geoseg.evaluate.compare:compare",
     "vectorize": "geoseg.vectorize:vectorize",
+    "split_objects": "geoseg.instances.split:split_objects",
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
     "list_models": "geoseg.registry:list_models",
@@ -61,6 +63,7 @@ __all__ = [
     "preview",
     "pull",
     "recipe",
+    "split_objects",
     "train",
     "vectorize",
 ]
