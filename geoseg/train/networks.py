@@ -71,7 +71,7 @@ def new_network(config: TrainConfig) -> tuple[nn.Module, list[str]]:
         return network, _take_over(network, blueprint.start, config, classes)
     if config.model.encoder_weights:
         names = [band.common_name or band.name for band in config.data.bands]
-        load_encoder(network, config.model.encoder_weights, bands=names)
+        return network, load_encoder(network, config.model.encoder_weights, bands=names)
     return network, []
 
 
@@ -110,10 +110,14 @@ def _for_bands(kernel: Tensor, theirs: Sequence[str], ours: Sequence[str]) -> Te
 
 
 def _is_last(given: torch.Size, wanted: torch.Size, classes: tuple[int, int]) -> bool:
-    """Whether two shapes differ in nothing but the number of classes, their first axis."""
-    if classes[0] == classes[1] or not given or not wanted:
+    """Whether two shapes differ in nothing but the number of classes, their first axis.
+
+    Heads of objects also count the background, and may have several numbers for each class.
+    """
+    if classes[0] == classes[1] or not given or not wanted or given[1:] != wanted[1:]:
         return False
-    return (given[0], wanted[0]) == classes and given[1:] == wanted[1:]
+    theirs, ours = classes
+    return any(given[0] * (ours + n) == wanted[0] * (theirs + n) for n in (0, 1))
 
 
 def scaling_of(config: TrainConfig, dtype: str) -> Scaling:

@@ -17,6 +17,7 @@ from geoseg.errors import ConfigError
 STRIDES = (4, 8, 16, 32, 64)  # of the pyramid's levels
 SHARES = (0.25, 0.75)  # of a level's objects: the quantiles of their sizes are its anchors
 _ROOM = 4  # strides: an object belongs to the coarsest level on which it is at least so large
+_SMALLEST = 2.0  # pixels; the network takes no smaller anchors
 _SQUARE = 1.2  # boxes that are longer than wide by less than this are squares
 
 
@@ -53,7 +54,8 @@ def levels(edges: NDArray[np.float64]) -> list[list[float]]:
     first, and each level's anchors are quantiles of its own; levels without any get what lies
     between their neighbours', where it does no harm.
     """
-    coarsest = np.log2(np.maximum(edges, 1) / (_ROOM * STRIDES[0])).astype(int)
+    edges = np.maximum(edges, _SMALLEST)
+    coarsest = np.log2(edges / (_ROOM * STRIDES[0])).astype(int)
     level = np.clip(coarsest, 0, len(STRIDES) - 1)
     out = []
     for i, stride in enumerate(STRIDES):
