@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
+import pandas as pd
+import pytest
+import rasterio.features
+import shapely
+import shapely.geometry
 from affine import Affine
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import geoseg
+from geoseg.errors import GeosegError
 from geoseg.grid import Grid, Plan, Tile, Tiling, Window, plan
 from geoseg.instances import masks as ops
+from geoseg.instances.features import outlines
 from geoseg.instances.mosaic import InstanceMosaic
-from geoseg.predictions import InstancePrediction, Masks, Objects
+from geoseg.instances.paste import paint, paste
+from geoseg.predictions import Detections, InstancePrediction, Masks, Objects
 from geoseg.testing import planted_objects, see_planted
 
 
@@ -159,9 +170,9 @@ class Dumb:
         found.sort(key=self._rank)
         kept: list[Any] = []
         for one in found:
-            if not any(self._conflict(one[0], other[0], joined) for other in kept):
+            if not any(self._conflict(one, other) for other in kept):
                 kept.append(one)
-        return {(lab, round(s, 5), cut, m.tobytes()) for _, m, lab, s, cut in kept}
+        return {(lab, round(s, 5), cut, m.tobytes()) for _, m, lab, s, cut, _ in kept}
 
     def _joined(self) -> set[tuple[int, int]]:
         n = range(len(self.mask))
@@ -225,7 +236,8 @@ class Dumb:
 
     def _object(
         self, group: list[int], joined: set[tuple[int, int]]
-    ) -> tuple[NDArray[np.bool_], int, float, bool]:
+    ) -> tuple[NDArray[np.bool_], int, float, bool, list[int]]:
+        """Mask, label, score, truncated, and what stands for it."""
         partners = {i: [j for j in group if (min(i, j), max(i, j)) in joined] for i in group}
         whole = [
             i
@@ -238,7 +250,7 @@ class Dumb:
         ]
         if whole:
             best = min(whole, key=lambda i: (-self.score[i], -self.mask[i].sum(), i))
-            return self.mask[best], self.label[best], self.score[best], False
+            return self.mask[best], self.label[best], self.score[best], False, [best]
         areas = [int(self.mask[i].sum()) for i in group]
         score = float(np.average([self.score[i] for i in group], weights=areas))
         cut = any(
@@ -246,7 +258,13 @@ class Dumb:
             - set().union(*(self._edges(i, self.window[self.view[j]]) for j in partners[i]))
             for i in group
         )
-        return np.any([self.mask[i] for i in group], axis=0), self.label[group[0]], score, cut
+        return (
+            np.any([self.mask[i] for i in group], axis=0),
+            self.label[group[0]],
+            score,
+            cut,
+            group,
+        )
 
     def _owned(self, found: Any) -> bool:
         group, mask = found[:2]
@@ -262,18 +280,19 @@ class Dumb:
         return owner[0] in {self.view[i] for i in group}
 
     def _rank(self, found: Any) -> tuple[Any, ...]:
-        _, mask, _, score, cut = found
+        _, mask, _, score, cut, _ = found
         top, left, *_ = self._box(mask)
         return cut, -np.float32(score), -mask.sum(), top, left
 
-    def _conflict(self, one: list[int], two: list[int], joined: set[tuple[int, int]]) -> bool:
-        if {self.view[i] for i in one} & {self.view[i] for i in two}:
-            return False
-        for i in one:
-            for j in two:
+    def _conflict(self, one: Any, two: Any) -> bool:
+        for i in one[5]:
+            for j in two[5]:
                 common, a, b = self._common(i, j), self.mask[i].sum(), self.mask[j].sum()
                 whole = min(a, b) if self.label[i] == self.label[j] else a + b - common
-                if common and common >= 0.5 * whole:
+                if self.view[i] == self.view[j] or not common or common < 0.5 * whole:
+                    continue
+                seen = [{self.view[k] for k in found[0]} for found in (one, two)]
+                if not all({self.view[i], self.view[j]} <= views for views in seen):
                     return True
         return False
 
@@ -298,3 +317,266 @@ def test_rows_of_tiles_give_what_all_pairs_give(
         for i in range(len(found))
     }
     assert got == Dumb(tiles, predictions).objects()
+
+
+# --- what is left out, and what is said of it ------------------------------------------------
+
+
+def strip(length: int, size: int, overlap: int) -> Plan:
+    return plan(grid(20, length), Tiling(size, overlap, 1, exact=True))
+
+
+def test_without_overlap_fragments_are_flagged_not_lost() -> None:
+    tiles = strip(64, 32, 0)
+    truth = np.zeros((20, 64), np.int32)
+    truth[5:15, 20:50] = 1
+    truth[2:4, 2:9] = 2
+    found, _ = merged(tiles, [see_planted(truth, tile) for tile in tiles.tiles])
+    assert found.truncated.tolist() == [False, True, True]
+    assert ops.areas(found.masks).tolist() == [14, 120, 180]
+
+
+def test_objects_at_the_edge_of_the_scene_are_whole() -> None:
+    tiles = strip(96, 48, 16)
+    truth = np.zeros((20, 96), np.int32)
+    truth[0:6, 0:10], truth[14:, 86:] = 1, 2
+    found, _ = merged(tiles, [see_planted(truth, tile) for tile in tiles.tiles])
+    assert len(found) == 2
+    assert not found.truncated.any()
+
+
+def test_the_tile_that_owns_a_place_decides_about_it() -> None:
+    """Seen by the left tile near its edge, but not by the right one, in whose window it lies."""
+    tiles = strip(96, 48, 16)
+    truth = np.zeros((20, 96), np.int32)
+    left, right = list(tiles.tiles)[:2]
+    col = left.read.col_stop - 6
+    truth[5:9, col : col + 4] = 1
+    nothing = np.zeros_like(truth)
+    assert col > left.write.col_stop
+    rest = [see_planted(nothing, t) for t in list(tiles.tiles)[2:]]
+    found, mosaic = merged(tiles, [see_planted(truth, left), see_planted(nothing, right), *rest])
+    assert (len(found), mosaic.unconfirmed) == (0, 1)
+    assert mosaic.notes == [
+        "left out, as the tile that sees the place best does not see it: 1 object"
+    ]
+    found, mosaic = merged(tiles, [see_planted(nothing, left), see_planted(truth, right), *rest])
+    assert (len(found), mosaic.unconfirmed) == (1, 0)
+
+
+def test_of_two_opinions_the_surer_one_counts() -> None:
+    """One tile sees two houses, the other one large one: not both, and not the union."""
+    tiles = plan(grid(20, 80), Tiling(60, 40, 1, exact=True))
+    two = np.zeros((20, 80), np.int32)
+    two[5:15, 24:40], two[5:15, 41:55] = 1, 2
+    one = (two > 0).astype(np.int32)
+    left, right = tiles.tiles
+    for sure, count in ((0.5, 2), (0.95, 1)):
+        large = replace(see_planted(one, left), scores=np.array([sure], np.float32))
+        found, _ = merged(tiles, [large, see_planted(two, right)])
+        assert len(found) == count
+        assert found.scores.max() == pytest.approx(max(sure, 0.9))
+
+
+def test_plain_suppression_to_compare() -> None:
+    """It doubles an object that is longer than the overlap."""
+    tiles = strip(96, 48, 16)
+    truth = np.zeros((20, 96), np.int32)
+    truth[5:15, 10:80] = 1
+    predictions = [see_planted(truth, tile) for tile in tiles.tiles]
+    assert len(merged(tiles, predictions, merge="nms")[0]) > 1
+    assert len(merged(tiles, predictions)[0]) == 1
+
+
+def test_scores_below_the_threshold_do_not_count() -> None:
+    tiles = strip(40, 40, 0)
+    truth = np.zeros((20, 40), np.int32)
+    truth[2:5, 2:5], truth[8:12, 8:12] = 1, 2
+    seen = replace(see_planted(truth, next(tiles.tiles)), scores=np.array([0.3, 0.6], np.float32))
+    assert merged(tiles, [seen], threshold=0.5)[0].scores.tolist() == pytest.approx([0.6])
+
+
+def test_each_object_belongs_to_one_of_two_areas() -> None:
+    tiles = strip(120, 48, 24)
+    truth = planted_objects((20, 120), count=12, longest=18, seed=4)
+    west = np.zeros((20, 120), np.bool_)
+    west[:, :61] = True
+    predictions = [see_planted(truth, tile) for tile in tiles.tiles]
+    parts = [
+        len(merged(tiles, predictions, mask=lambda top, stop, area=area: area[top:stop])[0])
+        for area in (west, ~west)
+    ]
+    assert min(parts) > 0
+    assert sum(parts) == len(np.unique(truth)) - 1
+
+
+def test_rows_must_come_in_order() -> None:
+    tiles = plan(grid(64, 20), Tiling(32, 8, 8, exact=True))
+    first, second = (see_planted(np.zeros((64, 20), np.int32), t) for t in list(tiles.tiles)[:2])
+    mosaic = InstanceMosaic(tiles)
+    assert list(mosaic.add(second)) == []
+    with pytest.raises(ValueError, match="comes after its rows"):
+        list(mosaic.add(first))
+
+
+def test_what_is_held_does_not_grow_with_the_scene() -> None:
+    """Of a tall scene never more than what reaches into the next row of tiles."""
+    truth = np.tile(planted_objects((100, 80), count=60, longest=20, seed=1), (20, 1))
+    truth[truth > 0] += (np.arange(len(truth))[:, None] // 100 * 1000 + 0 * truth)[truth > 0]
+    tiles = plan(grid(2000, 80), Tiling(40, 16, 8, exact=True))
+    mosaic, held, out = InstanceMosaic(tiles), [], 0
+    for tile in tiles.tiles:
+        out += sum(len(o) for o in mosaic.add(see_planted(truth, tile)))
+        held.append(sum(len(v.ids) for v in mosaic._views))
+    assert max(held[len(held) // 2 :]) <= 1.2 * max(held[: len(held) // 4])
+    assert out > 500
+
+
+# --- masks ----------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_masks_are_pasted_as_by_the_book(seed: int, boxes_only: bool) -> None:
+    """Bilinear at the centres of pixels, zero beyond the box; torch's grid_sample says the same."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    n, m, height, width = int(rng.integers(0, 5)), int(rng.integers(2, 9)), 24, 31
+    low = rng.uniform(-10, 28, (n, 2))
+    boxes = np.hstack([low, low + rng.uniform(0.5, 30, (n, 2))]).astype(np.float32)
+    masks = rng.random((n, m, m)).astype(np.float32)
+    valid = rng.random((height, width)) < 0.9
+    labels, scores = np.zeros(n, np.int64), np.full(n, 0.5, np.float32)
+    found = Detections(boxes, labels, scores, None if boxes_only else masks)
+    tile = Tile(0, Window(100, 200, height, width), Window(100, 200, height, width))
+    pasted = paste(tile, found, valid, [7])
+    y, x = np.mgrid[:height, :width] + 0.5
+    at = 0
+    painted = np.zeros((height, width))
+    for i in range(n):
+        left, top, right, bottom = boxes[i].astype(np.float64)
+        u, v = (x - left) / (right - left), (y - top) / (bottom - top)
+        if boxes_only:
+            p = ((u >= 0) & (u < 1) & (v >= 0) & (v < 1)).astype(float)
+        else:
+            where = torch.from_numpy(np.stack([u * 2 - 1, v * 2 - 1], -1))[None]
+            source = torch.from_numpy(masks[i].astype(np.float64))[None, None]
+            p = torch.nn.functional.grid_sample(source, where, align_corners=False)[0, 0].numpy()
+            p[(x + 0.5 <= left) | (x - 0.5 >= right) | (y + 0.5 <= top) | (y - 0.5 >= bottom)] = 0
+        assume(not (np.abs(p - 0.5) < 1e-6).any())
+        painted = np.maximum(painted, p * 0.5)
+        inside = (p >= 0.5) & valid
+        if inside.any():
+            whole = np.zeros((height + 100, width + 200), np.bool_)
+            whole[100:, 200:] = inside
+            assert np.array_equal(picture(pasted.masks, at, whole.shape), whole)
+            rows, cols = np.nonzero(whole)
+            tight = (rows.min(), cols.min(), np.ptp(rows) + 1, np.ptp(cols) + 1)
+            assert tuple(pasted.masks.windows[at]) == tight
+            at += 1
+    assert len(pasted) == at
+    assert (pasted.labels == 7).all()
+    assert np.allclose(paint(found, 1, (height, width))[0], painted, atol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_outlines_are_those_of_the_pixels(seed: int) -> None:
+    """Of masks in several pieces, with holes, over and beside each other, in any number."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(0, 8))
+    shapes = rng.integers(1, 12, (n, 2))
+    masks = [rng.random(tuple(s)) < rng.choice([0.4, 0.8]) for s in shapes]
+    masks = [m for m in masks if m.any()]
+    places = rng.integers(0, 30, (len(masks), 2))
+    several = Masks(
+        np.array([(*p, *m.shape) for p, m in zip(places, masks, strict=True)], np.int32).reshape(
+            -1, 4
+        ),
+        np.concatenate([np.empty(0, np.bool_), *(m.ravel() for m in masks)]),
+        np.cumsum([0, *(m.size for m in masks)]),
+    )
+    transform = Affine(2, 0, 1000, 0, -3, 5000)
+    outlined = outlines(several, transform)
+    for i, shape in enumerate(outlined):
+        drawn = picture(several, i, (50, 50))
+        found = rasterio.features.shapes(drawn.astype(np.uint8), mask=drawn, transform=transform)
+        expected = shapely.union_all([shapely.geometry.shape(s) for s, _ in found])
+        assert shapely.equals(shape, expected)
+        assert shape.is_valid
+        assert shape.area == drawn.sum() * 6
+
+
+def test_a_batch_larger_than_a_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = planted_objects((60, 300), count=40, longest=30, seed=2)
+    tiles = strip(300, 300, 0)
+    masks = see_planted(np.ascontiguousarray(truth[:20]), next(tiles.tiles)).masks
+    whole = outlines(masks, Affine.identity())
+    monkeypatch.setattr("geoseg.instances.features.SHEET", 50)
+    assert shapely.equals(outlines(masks, Affine.identity()), whole).all()
+
+
+# --- layers of polygons ---------------------------------------------------------------------
+
+
+def as_layer(truth: NDArray[np.int32], tiles: Plan) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """What a perfect model sees in each tile, and the tiles."""
+    frames, views = [], []
+    for tile in tiles.tiles:
+        seen = see_planted(truth, tile, apart=True)
+        content = {"view": tile.index, "score": seen.scores, "class": "thing"}
+        shapes = outlines(seen.masks, Affine.identity())
+        frames.append(gpd.GeoDataFrame(content, geometry=shapes, crs=32633))
+        w = tile.read.intersection(tiles.grid.window)
+        views.append(shapely.box(w.col, w.row, w.col_stop, w.row_stop))
+    index = [tile.index for tile in tiles.tiles]
+    return pd.concat(frames, ignore_index=True), gpd.GeoDataFrame(
+        {"view": index}, geometry=views, crs=32633
+    )
+
+
+@settings(max_examples=40)
+@given(planted())
+def test_planted_polygons_of_any_tool_are_merged(scene: tuple[NDArray[np.int32], Plan]) -> None:
+    truth, tiles = scene
+    assume(truth.any())
+    layer, views = as_layer(truth, tiles)
+    found = geoseg.merge_instances(layer, views)
+    numbers = np.unique(truth[truth > 0])
+    assert len(found) == len(numbers)
+    assert not found["truncated"].any()
+    assert sorted(found.area) == sorted(np.bincount(truth[truth > 0])[numbers])
+
+
+def test_scenes_may_come_without_footprints_and_with_broken_polygons() -> None:
+    knot = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    layer = gpd.GeoDataFrame(
+        {"scene": ["a", "b", "b"], "p": [0.5, 0.9, 0.7], "note": ["x", "y", "z"]},
+        geometry=[knot, shapely.box(0, 0, 10, 9.5), shapely.box(30, 30, 40, 40)],
+        crs=32633,
+    )
+    found = geoseg.merge_instances(layer, view="scene", score="p", label=None)
+    assert found["note"].tolist() == ["y", "z"]
+    assert found["parts"].tolist() == [2, 1]
+    assert found.crs == layer.crs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="view"), "no column 'view'; they have: score, class"),
+        (lambda f: f.set_geometry(f.centroid), "3 of 3 detections are no polygons"),
+        (lambda f: f.assign(view="elsewhere"), "no footprint of 'elsewhere'"),
+    ],
+)
+def test_layers_that_cannot_be_merged_are_told(change: Any, message: str) -> None:
+    layer = gpd.GeoDataFrame(
+        {"view": [0] * 3, "score": [0.5] * 3, "class": ["a"] * 3},
+        geometry=[shapely.box(i, 0, i + 2, 2) for i in range(3)],
+    )
+    views = gpd.GeoDataFrame({"view": [0]}, geometry=[shapely.box(0, 0, 9, 9)])
+    with pytest.raises(GeosegError, match=message):
+        geoseg.merge_instances(change(layer), views)
+
+
+def test_nothing_to_merge() -> None:
+    layer = gpd.GeoDataFrame({"view": [], "score": [], "class": []}, geometry=[], crs=32633)
+    assert len(geoseg.merge_instances(layer)) == 0

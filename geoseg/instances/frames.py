@@ -67,14 +67,13 @@ def merge_instances(
     ends = np.bincount(groups, rule.open_ends(pairs, joined, cut), minlength=count) > 0
     out["truncated"] = ends & (chosen < 0)
     kept = np.ones(count, np.bool_)
-    one, two = groups[pairs.one[apart]], groups[pairs.two[apart]]
+    one, two = rule.opposed(pairs.take(apart), groups, chosen, number)
     if len(one):
-        together = rule.seen_together(groups, number, one, two)
         key = out[score].to_numpy(float) if score is not None else np.ones(count)
         order = np.lexsort((np.arange(count), -shapely.area(out.geometry), -key, out["truncated"]))
         ranks = np.empty(count, np.int64)
         ranks[order] = np.arange(count)
-        kept = rule.survivors(ranks, one[~together], two[~together])
+        kept = rule.survivors(ranks, one, two)
     return out[kept].reset_index(drop=True)
 
 
@@ -148,7 +147,9 @@ def _inner_edges(ground: Shapes) -> Shapes:
     one, two = shapely.STRtree(ground).query(ground, predicate="intersects")
     other = one != two
     one, two = one[other], two[other]
+    # an edge that both have is the end of what is known, not a cut
     lines = shapely.intersection(shapely.boundary(ground[one]), ground[two])
+    lines = shapely.difference(lines, shapely.boundary(ground[two]))
     out = np.full(len(ground), shapely.LineString(), object)
     for view in np.unique(one):
         out[view] = shapely.union_all(lines[one == view])

@@ -204,15 +204,12 @@ class InstanceMosaic:
         kept = np.ones(number, np.bool_)
         if self._merge == "objects":
             kept = self._wanted(objects, groups, table.views)
-        one, two = groups[pairs.one[~joined]], groups[pairs.two[~joined]]
-        apart = kept[one] & kept[two] & (one != two)
-        one, two = one[apart], two[apart]
-        if len(one):
-            apart = ~rule.seen_together(groups, table.views, one, two)
-            order = _order(objects)
+        one, two = rule.opposed(pairs.take(~joined), groups, chosen, table.views)
+        both = kept[one] & kept[two]
+        if both.any():
             ranks = np.empty(number, np.int64)
-            ranks[order] = np.arange(number)
-            kept &= rule.survivors(ranks, one[apart], two[apart])
+            ranks[_order(objects)] = np.arange(number)
+            kept &= rule.survivors(ranks, one[both], two[both])
         rows = np.flatnonzero(kept)
         if len(rows):
             top, left = objects.masks.windows[rows, :2].T

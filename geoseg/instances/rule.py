@@ -14,9 +14,9 @@ wherever both look, be it shorter than the overlap or longer than a tile.
 3.  Objects are what is connected by 1 and 2. An object is *whole* in a view if it is not cut there
     and no partner reaches out of the view by more than SPILL of itself. Of several such detections
     the one with the best score stands for the object; if there is none, their union does.
-4.  *Conflict*: two objects that no view has seen side by side, and of which one covers at least
-    OVERLAP of the other (of another class: with that IoU), cannot both be there; the one with the
-    lower score goes, greedily from the best on.
+4.  *Conflict*: where what stands for two objects was seen in two views and one covers at least
+    OVERLAP of the other (of another class: with that IoU), they cannot both be there, unless each
+    of the two views has seen both; the one with the lower score goes, greedily from the best on.
 
 Nothing of it depends on the order of tiles, and a pair is decided by these two views alone, so a
 row of tiles is all that has to be remembered. Sources: ownership and matching across tiles in
@@ -102,7 +102,7 @@ def same_object(pairs: Pairs, labels: NDArray[Any], views: NDArray[Any]) -> Bool
 
 
 def in_conflict(pairs: Pairs, labels: NDArray[Any], areas: Float64, joined: Bool) -> Bool:
-    """(n,) Whether both of a pair cannot be there, by 4, unless a view has seen both."""
+    """(n,) Whether the detections of a pair cannot both stand for an object, by 4."""
     one, two = areas[pairs.one], areas[pairs.two]
     alike = labels[pairs.one] == labels[pairs.two]
     whole = np.where(alike, np.minimum(one, two), one + two - pairs.common)
@@ -161,15 +161,21 @@ def survivors(ranks: Int64, one: Int64, two: Int64) -> Bool:
     return remain
 
 
-def seen_together(groups: Int64, views: NDArray[Any], one: Int64, two: Int64) -> Bool:
-    """(n,) Whether a view has detections of both groups of a pair."""
-    wanted = set(np.concatenate([one, two]).tolist())
-    seen: dict[int, set[int]] = {group: set() for group in wanted}
-    for i in np.flatnonzero(np.isin(groups, list(wanted))):
-        seen[int(groups[i])].add(int(views[i]))
-    return np.array(
-        [bool(seen[a] & seen[b]) for a, b in zip(one.tolist(), two.tolist(), strict=True)], np.bool_
-    )
+def opposed(pairs: Pairs, groups: Int64, chosen: Int64, views: NDArray[Any]) -> tuple[Int64, Int64]:
+    """Pairs of groups that are in conflict, out of the pairs of detections that are.
+
+    Only what stands for its group counts, and not where both views have seen both objects.
+    """
+    one, two = groups[pairs.one], groups[pairs.two]
+    stands = np.ones(len(pairs), np.bool_)
+    for item, group in ((pairs.one, one), (pairs.two, two)):
+        stands &= (chosen[group] == item) | (chosen[group] < 0)
+    several = int(views.max(initial=0)) + 1
+    seen = groups * several + views
+    both = np.isin(one * several + views[pairs.two], seen)
+    both &= np.isin(two * several + views[pairs.one], seen)
+    rows = stands & ~both & (one != two)
+    return one[rows], two[rows]
 
 
 def _best(item: Int64, view: NDArray[Any], value: Float64, other: Int64) -> Bool:
