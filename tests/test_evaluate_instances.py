@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from test_evaluate import check_page, ground, squares, vectors
 
+import geoseg
 from geoseg import average_precision as ap
 from geoseg import testing
 from geoseg.average_precision import Candidates, Ranking, averages, curves, rank
@@ -32,7 +34,8 @@ from geoseg.evaluate.records import ranking_of
 from geoseg.evaluate.tables import brief, text
 from geoseg.grid import Tiling
 from geoseg.metrics import overlapping
-from geoseg.runtime.fake import fake_instances
+from geoseg.predictions import Detections
+from geoseg.runtime.fake import FakeDetector, fake_instances
 
 SQUARES = [(20, 20), (20, 120), (120, 20), (120, 120)]  # row, col of 40 x 40 pixels each
 LIMITS = [(0.0, 9.5), (9.5, 13.5), (13.5, 1e9)]  # of areas: no object lies on a limit
@@ -509,3 +512,29 @@ def test_against_nms_needs_a_model_of_objects(
         run(scene, truth, model=bright, against_nms=True)
     with pytest.raises(UsageError, match="nms is the merge already"):
         run(scene, truth, model=model, against_nms=True, merge="nms")
+
+
+def test_what_is_counted_is_what_is_delivered(
+    tmp_path: Path, model: Path, truth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cut at the left of a tile is doubtful; the threshold decides before merging."""
+    planted = FakeDetector.detect
+
+    def doubtful(self: FakeDetector, batch: Any) -> list[Detections]:
+        found = planted(self, batch)
+        return [replace(d, scores=np.where(d.boxes[:, 0] == 0, 0.3, 0.8)) for d in found]
+
+    monkeypatch.setattr(FakeDetector, "detect", doubtful)
+    scene = numbered(tmp_path / "scene.tif")
+    options = {"model": model, "runtime": "fake", "tile": 48, "overlap": 8}
+    own = run(scene, truth, **options, keep=True, output=tmp_path / "report")
+    predictions = tmp_path / "report" / "predictions"
+    for threshold, file in ((0.5, "scene.gpkg"), (None, "scene-ranked.gpkg")):
+        again = run(predictions / file, truth, scene=scene, threshold=threshold)
+        names = ("ap", "box_ap", "ece") if threshold is None else ("object_f1", "iou", "split_rate")
+        assert {n: again[n] for n in names} == {n: own[n] for n in names}
+    delivered = tmp_path / "delivered.gpkg"
+    geoseg.predict(scene, delivered, **options)
+    assert run(delivered, truth, scene=scene)["object_f1"] == own["object_f1"]
+    filtered = run(predictions / "scene-ranked.gpkg", truth, scene=scene, threshold=0.5)
+    assert filtered["object_iou"] > own["object_iou"]  # doubtful parts made others whole

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,11 @@ _POLYGONS = (3, 6)  # shapely's numbers of the types that have an area
 class ObjectTable:
     """Polygons of truth and prediction: N rows.
 
-    from_truth: (N,) bool, else from the prediction. shown: those of the prediction whose score is
-    high enough, and all of the truth; only they are matched here. matched: has a partner. iou:
-    with it (else 0). split, merged: takes part in such an error, see above. score: NaN without
-    one. area, partner_area: m². block: index of the block, -1 where its inner point is no known
-    ground. pixels: geometry in pixels of the grid.
+    from_truth: (N,) bool, else from the prediction. shown: all of the truth, and what is delivered
+    of the prediction; only they are matched here. matched: has a partner. iou: with it (else 0).
+    split, merged: takes part in such an error, see above. score: NaN without one. area,
+    partner_area: m². block: index of the block, -1 where its inner point is no known ground.
+    pixels: geometry in pixels of the grid.
     """
 
     from_truth: NDArray[np.bool_]
@@ -66,25 +66,28 @@ class ObjectTable:
 class Compared:
     """The objects of a raster (the true ones first), and what overlaps what among them.
 
-    pairs: indices into the predicted and into the true ones, of one class each. scored: whether
-    the prediction has scores.
+    pairs: indices into the predicted and into the true ones, of one class each. ranked: which of
+    the predicted ones are ranked by scores; None if they have none.
     """
 
     table: ObjectTable
     pairs: Overlaps
-    scored: bool
+    ranked: NDArray[np.bool_] | None
 
     def ranking(self, options: EvaluateOptions) -> Ranking | None:
         """By scores, once the blocks are known; the last level of IoU is that of a hit."""
-        if not self.scored:
+        if self.ranked is None:
             return None
         true, found = (self.table.take(self.table.from_truth == side) for side in (True, False))
+        found = found.take(self.ranked)
+        pairs = self.pairs.take(self.ranked[self.pairs.found])
+        number = np.cumsum(self.ranked) - 1  # among those that are ranked
         return rank(
             Candidates(found.label, found.area, found.block),
             found.score,
             Candidates(true.label, true.area, true.block),
-            (self.pairs.found, self.pairs.wanted),
-            (self.pairs.iou, self.pairs.box_iou),
+            (number[pairs.found], pairs.wanted),
+            (pairs.iou, pairs.box_iou),
             (options.match,),
             size_ranges(options),
         )
@@ -105,15 +108,9 @@ def compared(
     found, found_area = found.take(large), found_area[large]
     wanted = _true_objects(truth, grid, prediction.legend.first)
     true_area = areas_m2(wanted.pixels, grid, pixel_m)
-    shown = np.ones(len(found.labels), np.bool_)
-    if found.scores is not None:
-        shown = found.scores >= prediction.least
     pairs = _pairs(found, wanted)
-    return Compared(
-        _table(found, wanted, (found_area, true_area), shown, pairs, options.match),
-        pairs,
-        found.scores is not None,
-    )
+    table = _table(found, wanted, (found_area, true_area), pairs, options.match)
+    return Compared(table, pairs, found.ranked)
 
 
 def _pairs(found: Objects, wanted: Objects) -> Overlaps:
@@ -133,12 +130,12 @@ def _table(
     found: Objects,
     wanted: Objects,
     areas: tuple[NDArray[np.float64], NDArray[np.float64]],
-    shown: NDArray[np.bool_],
     all_pairs: Overlaps,
     match: float,
 ) -> ObjectTable:
     """Rows of the truth, then of the prediction; areas: (found, wanted) in m²."""
     sides, counts = (wanted, found), (len(wanted.labels), len(found.labels))
+    shown = np.ones(counts[1], np.bool_) if found.shown is None else found.shown
     pairs = all_pairs.take(shown[all_pairs.found])
     best = pairs.matches(match)
     partner = [np.full(n, -1, np.int64) for n in counts]
@@ -205,8 +202,7 @@ def _whole(objects: Objects) -> Objects:
         return objects
     pixels = objects.pixels.copy()
     pixels[broken] = shapely.make_valid(pixels[broken], method="structure", keep_collapsed=False)
-    mended = Objects(pixels, objects.labels, objects.scores)
-    return mended.take(~shapely.is_empty(pixels))
+    return replace(objects, pixels=pixels).take(~shapely.is_empty(pixels))
 
 
 def areas_m2(pixels: NDArray[np.object_], grid: Grid, pixel_m: float) -> NDArray[np.float64]:

@@ -41,16 +41,38 @@ _BAND = 1 << 24  # pixels of whole rows that are vectorized at a time
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Polygons in pixel coordinates of a grid (x = column, y = row), their labels (N,), and their
-    scores (N,) if they have any: how likely it is that there is such an object."""
+    """Polygons in pixel coordinates of a grid (x = column, y = row), and their labels (N,).
+
+    scores: (N,) how likely it is that there is such an object; None where nothing says so.
+    shown, ranked: (N,) bool; those of a score high enough to be delivered, which are counted, and
+    those that are ranked by their scores. Without scores all are shown and none is ranked.
+    """
 
     pixels: NDArray[np.object_]
     labels: NDArray[np.uint8]
     scores: NDArray[np.float64] | None = None
+    shown: NDArray[np.bool_] | None = None
+    ranked: NDArray[np.bool_] | None = None
 
     def take(self, rows: NDArray[Any]) -> Objects:
-        scores = None if self.scores is None else self.scores[rows]
-        return Objects(self.pixels[rows], self.labels[rows], scores)
+        pixels, labels = self.pixels[rows], self.labels[rows]
+        if self.scores is None or self.shown is None or self.ranked is None:
+            return Objects(pixels, labels)
+        return Objects(pixels, labels, self.scores[rows], self.shown[rows], self.ranked[rows])
+
+    def with_ranked(self, others: Objects) -> Objects:
+        """These, to be shown, and others, to be ranked in their place; all have scores."""
+        scores = [o.scores for o in (self, others) if o.scores is not None]
+        first = np.arange(len(self.labels) + len(others.labels)) < len(self.labels)
+        shown = first.copy()
+        shown[first] = self.shown
+        return Objects(
+            np.concatenate([self.pixels, others.pixels]),
+            np.concatenate([self.labels, others.labels]),
+            np.concatenate(scores),
+            shown,
+            ~first,
+        )
 
 
 @dataclass(slots=True)
@@ -58,10 +80,9 @@ class Prediction:
     """A prediction on its grid; a context manager, to be used in one thread.
 
     mask: class ids; probabilities: one band per class in `channels`; polygons: with class_id or
-    class, maybe a score; scene: where it has data, for polygons alone. threshold: for a single
-    probability. least: polygons of a lower score are only ranked; the others are `burnt` if there
-    is no raster, the best on top. min_area: smaller polygons (m²) do not count. white: the mask
-    has 255 for its only class.
+    class, maybe a score; scene: where it has data, for polygons alone, which are then `burnt`, the
+    best on top. threshold: for a single probability. min_area: smaller polygons (m²) do not
+    count. white: the mask has 255 for its only class.
     """
 
     legend: Legend
@@ -72,7 +93,6 @@ class Prediction:
     burnt: VectorLabels | None = None
     scene: Scene | None = None
     threshold: float = 0.5
-    least: float = 0.0
     min_area: float = 0.0
     white: bool = False
     _close: ExitStack = field(default_factory=ExitStack)
@@ -85,12 +105,16 @@ class Prediction:
         mask: Path | None = None,
         probabilities: Path | None = None,
         polygons: Path | None = None,
+        ranked: Path | None = None,
         scene: Path | Scene | None = None,
         threshold: float = 0.5,
         least: float = 0.0,
         min_area: float = 0.0,
     ) -> Self:
-        """Any of the files; the grid is that of a raster among them, else the scene's."""
+        """Any of the files; the grid is that of a raster among them, else the scene's.
+
+        Polygons with a score below `least` are not shown, but ranked, unless `ranked` holds those.
+        """
         with ExitStack() as stack:
             rasters = [
                 stack.enter_context(_open(path)) if path else None for path in (mask, probabilities)
@@ -107,10 +131,12 @@ class Prediction:
                 raise UsageError(
                     f"{polygons}: of which scene are these polygons? Name it (--scene)"
                 )
-            outlines = _read_polygons(polygons, legend, grid) if polygons else None
-            burnt = None
-            if outlines is not None and given is None:
-                burnt = _burnt(outlines, least, grid)
+            outlines = burnt = None
+            if polygons is not None:
+                outlines = _read_polygons(polygons, legend, grid, least)
+                burnt = _burnt(outlines, grid) if given is None else None
+            if outlines is not None and ranked is not None:
+                outlines = outlines.with_ranked(_read_polygons(ranked, legend, grid, least))
             return cls(
                 legend,
                 grid,
@@ -120,7 +146,6 @@ class Prediction:
                 burnt,
                 image,
                 threshold,
-                least,
                 min_area,
                 mask is not None and _is_white(mask),
                 stack.pop_all(),
@@ -308,8 +333,8 @@ def _read_frame(path: Path) -> gpd.GeoDataFrame:
     return read_vector(path)
 
 
-def _read_polygons(path: Path, legend: Legend, grid: Grid) -> Objects:
-    """In the order of their scores, the best last."""
+def _read_polygons(path: Path, legend: Legend, grid: Grid, least: float) -> Objects:
+    """In the order of their scores, the best last; those from `least` on are to be shown."""
     frame = _read_frame(path)
     if grid.crs is not None and frame.crs is None:
         raise DataError(f"{path}: has no CRS, but the scene has one: it cannot be laid over it")
@@ -323,7 +348,10 @@ def _read_polygons(path: Path, legend: Legend, grid: Grid) -> Objects:
         names = {c.name.lower(): i for i, c in enumerate(legend.labels)}
         labels = np.array([names[str(n).lower()] for n in frame["class"]], np.uint8)
     laid = VectorLabels(frame, labels, grid)
-    return Objects(laid.pixels, laid.codes, None if scores is None else scores[laid.rows])
+    if scores is None:
+        return Objects(laid.pixels, laid.codes)
+    scores = scores[laid.rows]
+    return Objects(laid.pixels, laid.codes, scores, scores >= least, np.ones(len(scores), bool))
 
 
 def _scores(frame: gpd.GeoDataFrame, path: Path) -> NDArray[np.float64] | None:
@@ -340,12 +368,11 @@ def _scores(frame: gpd.GeoDataFrame, path: Path) -> NDArray[np.float64] | None:
     return scores
 
 
-def _burnt(objects: Objects, least: float, grid: Grid) -> VectorLabels:
+def _burnt(objects: Objects, grid: Grid) -> VectorLabels:
     """Those that are shown, to be burnt: they lie in pixels already."""
-    shown = slice(None) if objects.scores is None else objects.scores >= least
-    frame = gpd.GeoDataFrame(geometry=objects.pixels[shown])
+    shown = objects if objects.shown is None else objects.take(objects.shown)
     pixels = Grid(None, rasterio.Affine.identity(), grid.height, grid.width)
-    return VectorLabels(frame, objects.labels[shown], pixels)
+    return VectorLabels(gpd.GeoDataFrame(geometry=shown.pixels), shown.labels, pixels)
 
 
 def _open(path: Path) -> Any:

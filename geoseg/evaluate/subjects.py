@@ -52,8 +52,9 @@ class Subject(Protocol):
 class Models:
     """A model, or the mean of several, that runs on each scene with `options`.
 
-    One that finds objects runs once, down to the least score that is of use: average precision
-    ranks all of them, and all else is of those from the threshold on.
+    One that finds objects runs a second time, down to the least score that is of use: average
+    precision ranks all of them, and all else is of what `geoseg predict` delivers. That is more
+    than a filter, as objects of low scores take part in merging; not so with plain suppression.
     """
 
     def __init__(self, model: Model, options: PredictOptions, listener: Listener) -> None:
@@ -93,11 +94,14 @@ class Models:
         if area is not None:
             area.to_file(files["aoi"], layer="aoi", driver="GPKG")
         given = self._options(case).model_dump(exclude_unset=True)
-        if self.instances:
-            given |= {"threshold": min(FLOOR, self.threshold or FLOOR)}
-        else:
-            given |= {"mask": files["mask"], "probabilities": files["probabilities"]}
         given |= {"aoi": files["aoi"]} if area is not None else {}
+        if not self.instances:
+            given |= {"mask": files["mask"], "probabilities": files["probabilities"]}
+        low = {**given, "threshold": min(FLOOR, self.threshold or FLOOR)}
+        if self.instances and self.options.merge == NMS:
+            given = low
+        elif self.instances:
+            predict(case.file, files["ranked"], model=self.model, listener=self._tell, **low)
         predict(case.file, files["polygons"], model=self.model, listener=self._tell, **given)
 
     def open(self, case: Case, folder: Path) -> Prediction:
@@ -106,6 +110,7 @@ class Models:
             return Prediction.open(
                 self.legend,
                 polygons=files["polygons"],
+                ranked=files["ranked"] if self.options.merge != NMS else None,
                 scene=open_scene(case.file, self.spec, self._options(case)),
                 least=self.threshold or 0.0,
             )
@@ -132,6 +137,7 @@ def _files(folder: Path, case: Case, suffix: str) -> dict[str, Path]:
     stem = folder / f"{name.replace(os.sep, '_')}{suffix}"
     suffixes = {
         "polygons": ".gpkg",
+        "ranked": "-ranked.gpkg",
         "mask": "-mask.tif",
         "probabilities": "-probabilities.tif",
         "aoi": "-aoi.gpkg",
