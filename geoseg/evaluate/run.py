@@ -25,11 +25,12 @@ from geoseg.evaluate.page import need_jinja, page
 from geoseg.evaluate.places import Case, Elsewhere, agreed, cases_of_files, cases_of_recipe
 from geoseg.evaluate.records import block_records
 from geoseg.evaluate.subjects import NMS, Finished, Models, Subject, scene_of
-from geoseg.evaluate.summary import figures, notes
+from geoseg.evaluate.summary import Record, figures, notes
 from geoseg.events import Listener, ignore
 from geoseg.options import PredictOptions
 from geoseg.predict import Model
 
+CUT = 0.1  # a prediction without lower scores was cut off before it could be ranked
 REPORT, PAGE, MAP, PREDICTIONS = "report.json", "report.html", "places.gpkg", "predictions"
 
 Paths = str | Path | Sequence[str | Path]
@@ -216,7 +217,8 @@ def _report(
     """What report.json says; its keys are kept from version to version."""
     blocks = block_records(counted, what.legend.first)
     first = counted[0]
-    scored = all(c.ranking is not None for c in counted)
+    measured = figures(counted, what.legend, wanted.sizes)
+    found: Record | None = measured["detection"]
     one = what.probable and len(what.legend.classes) == 1
     return {
         "report": 1,
@@ -233,19 +235,30 @@ def _report(
             "sizes": list(wanted.sizes),
         },
         "pixel_m": round(first.pixel_m, 4),
-        "threshold": what.threshold if scored or one else None,
-        **figures(counted, what.legend, wanted.sizes),
+        "threshold": what.threshold if found or one else None,
+        **measured,
         "against": None,
-        "notes": [*remarks, *_idle(what, others, scored), *notes(counted, len(blocks))],
+        "notes": [*remarks, *_on_scores(what, others, found), *notes(counted, len(blocks))],
         "blocks": blocks,
     }
 
 
-def _idle(what: Subject, others: PredictOptions, scored: bool) -> list[str]:
-    """A remark on a threshold that has nothing to be applied to."""
-    if others.threshold is None or what.probable or scored:
+def _on_scores(what: Subject, others: PredictOptions, found: Record | None) -> list[str]:
+    """Remarks on a finished prediction: on a threshold that has nothing to be applied to, and on
+    objects that were left out before they could be ranked."""
+    if isinstance(what, Models):
         return []
-    return ["The prediction has neither probabilities nor scores: --threshold says nothing."]
+    if found is None:
+        idle = others.threshold is not None and not what.probable
+        said = "The prediction has neither probabilities nor scores: --threshold says nothing."
+        return [said] if idle else []
+    least = found["least_score"]
+    if least is None or least <= CUT:
+        return []
+    return [
+        f"No object has a score below {least:.2f}: AP counts what was left out as never found. To "
+        "compare it with others, predict with a low --threshold."
+    ]
 
 
 # --- the folder -----------------------------------------------------------------------------

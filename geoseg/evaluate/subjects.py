@@ -100,9 +100,11 @@ class Models:
         low = {**given, "threshold": min(FLOOR, self.threshold or FLOOR)}
         if self.instances and self.options.merge == NMS:
             given = low
-        elif self.instances:
-            predict(case.file, files["ranked"], model=self.model, listener=self._tell, **low)
-        predict(case.file, files["polygons"], model=self.model, listener=self._tell, **given)
+        tell = self._tell_again if self.suffix else self._tell
+        predict(case.file, files["polygons"], model=self.model, listener=tell, **given)
+        if self.instances and self.options.merge != NMS:
+            again = self._tell_again
+            predict(case.file, files["ranked"], model=self.model, listener=again, **low)
 
     def open(self, case: Case, folder: Path) -> Prediction:
         files = _files(folder, case, self.suffix)
@@ -130,6 +132,11 @@ class Models:
     def _tell(self, event: Event) -> None:
         if event["event"] != "result":  # the one result is the evaluation's
             self.listener(event)
+
+    def _tell_again(self, event: Event) -> None:
+        """What was said of the same scene before is not said again."""
+        if event["event"] not in ("info", "warning"):
+            self._tell(event)
 
 
 def _files(folder: Path, case: Case, suffix: str) -> dict[str, Path]:

@@ -19,7 +19,6 @@ from geoseg.metrics import ScoreHistogram
 
 Record = dict[str, Any]
 
-CUT = 0.1  # a prediction without lower scores was cut off before it could be ranked
 SUPPORT = 0.02  # of a block: so much object or false alarm makes it worth showing
 
 
@@ -177,12 +176,6 @@ def notes(counted: Sequence[Counted], blocks: int) -> list[str]:
         )
     if any(c.outlined for c in counted):
         found.append("The truth is a mask: objects that touch in it count as one.")
-    ranking = joined(counted)
-    if ranking is not None and len(ranking.score) and ranking.score.min() > CUT:
-        found.append(
-            f"No object has a score below {ranking.score.min():.2f}: AP counts what was left out "
-            "as never found. To compare it with others, predict with a low --threshold."
-        )
     if any(c.grid.crs is None for c in counted):
         found.append("Some scenes have no CRS: sizes are in pixels of the size that was given.")
     return found
