@@ -48,7 +48,10 @@ CASES = [*SMALL.items(), *OTHERS]
 
 
 def test_every_architecture_is_tested_here() -> None:
-    assert set(SMALL) == set(models.ARCHITECTURES)
+    """But those that find objects: they have tests of their own."""
+    tasks = {name: models.task_of(name) for name in models.ARCHITECTURES}
+    assert set(SMALL) == {name for name, task in tasks.items() if task == "semantic-segmentation"}
+    assert set(tasks) - set(SMALL) == {"mask_rcnn"}
 
 
 @pytest.mark.parametrize(("architecture", "arguments"), CASES)

@@ -14,7 +14,7 @@ from geoseg.errors import ModelError
 State = Mapping[str, Tensor]
 
 # What may stand before the encoder's names: the file is of a whole network, or of a wrapper.
-_PREFIXES = ("", "encoder.", "model.", "encoder.model.", "backbone.")
+_PREFIXES = ("", "encoder.", "model.", "encoder.model.", "backbone.", "backbone.body.")
 _HEADS = ("conv_head.",)  # last layers that look like parts of the encoder by name
 _STAGE = re.compile(r"(?:model_)?((?:stages|blocks|layers|features)_\d+|[^_]+)")
 _FOREIGN = (LookupError, AttributeError, TypeError, ValueError, RuntimeError)
@@ -57,6 +57,35 @@ def in_order(given: State, wanted: State, *, source: str, fits: str) -> dict[str
     if len(pairs) < len(wanted):
         raise ModelError(f"{source} fits the encoder {fits} only")
     return {ours: given[theirs] for ours, theirs in pairs}
+
+
+# torchvision's detectors to geoseg/models/mask_rcnn.py, one after the other; the last three are
+# of files as old as its Mask R-CNN of COCO, from before its layers were blocks.
+_DETECTOR = (
+    (r"^backbone\.body\.", "encoder."),
+    (r"^backbone\.fpn\.", "fpn."),
+    (r"^roi_heads\.(mask|keypoint)_", r"heads.\1."),
+    (r"^roi_heads\.", "heads."),
+    (r"^(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    (r"^(heads\.mask\.head)\.mask_fcn(\d)\.", lambda m: f"{m[1]}.{int(m[2]) - 1}.0."),
+)
+
+
+def from_torchvision_detector(given: State) -> dict[str, Tensor]:
+    """torchvision's Faster, Mask or Keypoint R-CNN with an FPN under the names of `mask_rcnn`.
+
+    Its first class is the background, so it fits a network of one class less. Nothing is left of
+    a state that is none.
+    """
+    out = {}
+    for name, tensor in given.items():
+        ours = name
+        for pattern, new in _DETECTOR:
+            ours = re.sub(pattern, new, ours)
+        if ours.startswith(("encoder.", "fpn.", "rpn.", "heads.")):
+            out[ours] = tensor
+    return out
 
 
 def _flat(name: str) -> str:

@@ -8,7 +8,9 @@
     torchgeo:ResNet18_Weights.SENTINEL2_ALL_MOCO
                                     satellites and aerial images: torchgeo.models.list_models()
     a path                          a file of one of these, downloaded before; or any file of
-                                    tensors under the encoder's names
+                                    tensors under the encoder's names; or torchvision's
+                                    maskrcnn_resnet50_fpn and its like: mask_rcnn takes over
+                                    all that fits of them, not only the encoder
 
 The hubs need the network once and keep what they fetched. Of torchgeo's weights those of ResNets
 fit resnet18, resnet50, resnet152 (and tu-...); those of Swin V2 fit tu-swinv2_tiny_window8_256 and
@@ -40,7 +42,7 @@ from geoseg.errors import MissingDependencyError, ModelError
 from geoseg.models import nearest
 from geoseg.models.bands import choose_bands
 from geoseg.models.encoders import extra_arguments
-from geoseg.models.layouts import by_name, in_order
+from geoseg.models.layouts import by_name, from_torchvision_detector, in_order
 
 EFFICIENTNET_LITE0 = "pypi:efficientnet-lite0"
 _PACKAGES = {  # the number of the network, in names of packages, classes and encoders
@@ -71,8 +73,8 @@ class Published:
     bands: tuple[str, ...] = ()
 
 
-def load_encoder(network: nn.Module, source: str | Path, *, bands: Sequence[str] = ()) -> None:
-    """Put pretrained weights into `network.encoder`; `source` as above.
+def load_encoder(network: nn.Module, source: str | Path, *, bands: Sequence[str] = ()) -> list[str]:
+    """Put pretrained weights into `network.encoder`, `source` as above; what there is to say.
 
     bands: names or common names of the network's bands. Multispectral weights then give each the
     kernel of that band. Those of three colours are adapted to any bands.
@@ -99,6 +101,19 @@ def load_encoder(network: nn.Module, source: str | Path, *, bands: Sequence[str]
                 f"{tuple(tensor.shape)}"
             )
     encoder.load_state_dict(given)
+    return _load_rest(network, from_torchvision_detector(found.state), source)
+
+
+def _load_rest(network: nn.Module, state: dict[str, Tensor], source: str) -> list[str]:
+    """Of a whole detector also what follows its encoder, as far as the shapes are the same."""
+    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith("encoder.")}
+    taken = {k: state[k] for k, v in wanted.items() if k in state and state[k].shape == v.shape}
+    if not taken:
+        return []
+    network.load_state_dict(taken, strict=False)
+    fresh = sorted({k.rpartition(".")[0] for k in wanted.keys() - taken.keys()})
+    other = f"but for {', '.join(fresh)}, which begin anew" if fresh else "with all its classes"
+    return [f"goes on from the detector {source}, {other}"]
 
 
 def _find(source: str, encoder: str) -> Published:
