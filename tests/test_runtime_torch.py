@@ -20,7 +20,8 @@ from geoseg.grid import Tiling
 from geoseg.runtime import torch_runtime
 from geoseg.runtime.fake import fake_spec
 from geoseg.runtime.folding import fold_norms
-from geoseg.runtime.torch_runtime import Mode, TorchRuntime, batch_that_fits, golden_sample
+from geoseg.runtime.torch_network import Mode, batch_that_fits
+from geoseg.runtime.torch_runtime import TorchRuntime, golden_sample
 
 ARGUMENTS = {"encoder": "resnet18", "decoder_channels": [16, 16, 8, 8, 8]}
 SPEC = fake_spec(

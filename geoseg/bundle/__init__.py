@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 import safetensors
@@ -43,6 +43,11 @@ MAX_SAMPLE_BYTES = 256 << 20
 # than one pixel in a thousand changes its class (a U-Net on aerial images: 0.1 changes two).
 TOLERANCE = {"float32": 0.002, "float16": 0.03, "bfloat16": 0.03, "mixed": 0.03}
 
+OBJECT_TOLERANCE = {"float32": 0.02, "float16": 0.06, "bfloat16": 0.06, "mixed": 0.06}
+
+LEAST_PAINTED = 0.01  # of a picture, to which a difference is put in proportion
+
+Measure = Literal["largest", "painted"]
 
 _NO_SAMPLE = (
     *(KeyError, ValueError, TypeError, OSError, EOFError, MemoryError, RecursionError),
@@ -64,13 +69,17 @@ class Sample:
     """A golden sample.
 
     input:     (1, C, H, W) float32, as the network sees it: scaled.
-    scores:    (1, K, H, W) float32, the probabilities that the model gave when it was made.
-    tolerance: largest difference of a probability, by 'precision' or 'runtime/precision'.
+    scores:    (1, K, H, W) float32, the probabilities that the model gave when it was made; of one
+               that finds objects, these painted.
+    tolerance: the greatest difference, by 'precision' or 'runtime/precision'.
+    measure:   how it is measured: the 'largest' difference of a probability, or the share of what
+               is 'painted' that differs.
     """
 
     input: NDArray[np.float32]
     scores: NDArray[np.float32]
     tolerance: Mapping[str, float] = field(default_factory=lambda: dict(TOLERANCE))
+    measure: Measure = "largest"
 
     def __post_init__(self) -> None:
         a, b = self.input.shape, self.scores.shape
@@ -78,6 +87,21 @@ class Sample:
             raise ValueError(f"{a} and {b} are not (1, C, H, W) and (1, K, H, W)")
         if not all(0 <= t < math.inf for t in self.tolerance.values()):
             raise ValueError(f"a tolerance of {dict(self.tolerance)} is no finite number")
+        if self.measure not in get_args(Measure):
+            raise ValueError(f"geoseg knows no measure {self.measure!r}")
+
+    @classmethod
+    def of_objects(cls, image: NDArray[np.float32], painted: NDArray[np.float32]) -> Sample:
+        """Of a model that finds objects, as geoseg.instances.paste paints them."""
+        return cls(image, painted, dict(OBJECT_TOLERANCE), "painted")
+
+    def difference(self, scores: NDArray[np.float32]) -> float:
+        """How far other scores are from these."""
+        if self.measure == "largest":
+            return float(np.abs(scores - self.scores).max())
+        other = np.abs(scores - self.scores).sum(dtype=np.float64)
+        every = np.maximum(scores, self.scores).sum(dtype=np.float64)
+        return float(other / max(every, LEAST_PAINTED * scores.size))
 
     def must_fit(self, spec: ModelSpec) -> None:
         """A ValueError where a network with this contract could not see or give it."""
@@ -106,12 +130,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """How a runtime reproduces the golden sample: the largest difference of a probability."""
+    """How a runtime reproduces the golden sample: the difference, see Sample."""
 
     model: str
     runtime: str
     difference: float
     tolerance: float
+    measure: Measure = "largest"
 
     @property
     def ok(self) -> bool:
@@ -123,10 +148,12 @@ class CheckReport:
 
     def __str__(self) -> str:
         word = "agrees with" if self.ok else "DIFFERS from"
-        return (
-            f"{self.model} on {self.runtime} {word} its golden sample: probabilities differ by "
-            f"{self.difference:.2g} at most ({self.tolerance:.2g} allowed)"
+        told = (
+            f"probabilities differ by {self.difference:.2g} at most ({self.tolerance:.2g} allowed)"
         )
+        if self.measure == "painted":
+            told = f"{self.difference:.1%} of its objects differ ({self.tolerance:.0%} allowed)"
+        return f"{self.model} on {self.runtime} {word} its golden sample: {told}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +296,10 @@ def check_sample(sample: Sample, runtime: Predictor, model: str) -> CheckReport:
         raise ModelError(
             f"{model}: the network gives {scores.shape}, its golden sample {sample.scores.shape}"
         )
-    difference = float(np.abs(scores - sample.scores).max())
-    return CheckReport(model, runtime.description, difference, sample.allowed(runtime.description))
+    allowed = sample.allowed(runtime.description)
+    return CheckReport(
+        model, runtime.description, sample.difference(scores), allowed, sample.measure
+    )
 
 
 def rounded(state: Mapping[str, Any], *, half: bool = True) -> dict[str, NDArray[Any]]:
@@ -336,6 +365,7 @@ def _sample_bytes(sample: Sample) -> bytes:
         input=sample.input,
         scores=sample.scores,
         tolerance=np.array(json.dumps(dict(sample.tolerance))),
+        measure=np.array(sample.measure),
     )
     return buffer.getvalue()
 
@@ -352,6 +382,7 @@ def _parse_sample(raw: bytes) -> Sample:
             arrays["input"].astype(np.float32, copy=False),
             arrays["scores"].astype(np.float32, copy=False),
             {str(k): float(v) for k, v in dict(tolerance).items()},
+            cast(Measure, str(arrays["measure"]) if "measure" in arrays else "largest"),
         )
 
 

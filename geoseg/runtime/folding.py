@@ -7,6 +7,7 @@ own weights can take over. On a CPU this saves a fifth of the time, and rounding
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +31,22 @@ def fold_norms(network: nn.Module, probe: Tensor) -> nn.Module:
             folded.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
             # Some norms (timm's) carry their activation inside; a plain one leaves nothing.
             folded.set_submodule(norm_name, nn.Sequential(*norm.children()))
-    after = folded(probe)
-    close = torch.allclose(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
-    return folded if close else network
+    outputs = zip(_tensors(folded(probe)), before, strict=True)
+    return folded if all(_close(a, b) for a, b in outputs) else network
 
 
-def _observe(network: nn.Module, probe: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
-    """(convolution, norm) names where the norm takes the convolution's output; and the output."""
+def _tensors(output: Any) -> list[Tensor]:
+    """Those of a network's output: one, or the feature maps of an encoder."""
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _close(after: Tensor, before: Tensor) -> bool:
+    largest = float(before.abs().max()) if before.numel() else 0.0  # some maps have no channels
+    return torch.allclose(after, before, rtol=1e-3, atol=1e-3 * largest)
+
+
+def _observe(network: nn.Module, probe: Tensor) -> tuple[list[tuple[str, str]], list[Tensor]]:
+    """(convolution, norm) names where the norm takes the convolution's output; and the outputs."""
     made: dict[int, tuple[str, Tensor]] = {}  # keeps the tensors, so that ids stay theirs
     runs: dict[str, int] = {}
     pairs: list[tuple[str, str]] = []
@@ -62,4 +72,4 @@ def _observe(network: nn.Module, probe: Tensor) -> tuple[list[tuple[str, str]], 
     finally:
         for handle in handles:
             handle.remove()
-    return [p for p in pairs if runs[p[0]] == runs[p[1]] == 1], output
+    return [p for p in pairs if runs[p[0]] == runs[p[1]] == 1], _tensors(output)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geoseg.bundle import rounded
 from geoseg.data.sheets import Sheet
 from geoseg.errors import GeosegError, ModelError, UsageError
-from geoseg.runtime.torch_runtime import out_of_memory
+from geoseg.runtime.torch_network import out_of_memory
 from geoseg.spec import Scaling
 from geoseg.train import checkpoint
 from geoseg.train.augment import Augment

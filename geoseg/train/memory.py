@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from geoseg.errors import GeosegError
-from geoseg.runtime.torch_runtime import out_of_memory
+from geoseg.runtime.torch_network import out_of_memory
 from geoseg.train.config import ScheduleConfig
 
 
