@@ -10,7 +10,9 @@ stay metres).
 
 Of a model the confidence of each pixel is known too, and between houses that touch it is lower
 than inside of them. So the half-width is a mean over outlines: that of the object itself, and
-those of its pixels with a confidence of at least each of LEVELS.
+those of what remains of it without the least sure of its pixels, once for each of SHARES. These
+are ranks inside of an object: a model may be bold or timid, and give the same pieces. From SURE on
+all pixels are taken as equal.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from numpy.typing import NDArray
 
 from geoseg.errors import MissingDependencyError, UsageError
 
-LEVELS = (0.8, 0.9, 0.95)
+SHARES = (0.3, 0.5, 0.7)  # of an object's pixels
+SURE = 0.95
 STEP = 1 / 5  # step_m, as a share of neck_m
 LEAST_STEP = 3.0  # pixels: the outlines of convex things on a raster wobble by less
 
@@ -69,9 +72,9 @@ def split_objects(
     given, never less than three pixels). Pieces smaller than `min_area_m2` join the neighbour to
     which the passage is widest. `pixel_m` is the edge of a pixel in metres.
 
-    `confidence` (H, W) in 0..1 narrows an object where it is low. Pixels of `boundary` (H, W),
-    which have to have the label of an object, part it whatever its width, and then go to the
-    object that is nearest. The pieces partition the pixels; `geoseg.vectorize` outlines them.
+    `confidence` (H, W) in 0..1 makes an object narrower where it is low. Pixels of `boundary`
+    (H, W), which have to have the label of an object, part it whatever its width, and then go to
+    the object that is nearest. The pieces partition the pixels; `geoseg.vectorize` outlines them.
     """
     from scipy import ndimage
 
@@ -129,7 +132,11 @@ def _half_width(mask: Bool, confidence: NDArray[np.floating[Any]] | None) -> Flo
 
     outlines = [mask]
     if confidence is not None:
-        outlines = [mask & (confidence > 0), *(mask & (confidence >= level) for level in LEVELS)]
+        inside = mask & (confidence > 0)
+        outlines = [inside]
+        if inside.any():
+            levels = np.quantile(confidence[inside], SHARES, method="lower")
+            outlines += [inside & (confidence >= level) for level in np.minimum(levels, SURE)]
     total: Float32 = np.zeros(mask.shape, np.float32)
     for outline in outlines:
         distance = distance_transform_edt(outline).astype(np.float32)
