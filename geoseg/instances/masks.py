@@ -20,6 +20,8 @@ Int64 = NDArray[np.int64]
 
 def take(masks: Masks, index: NDArray[np.integer[Any]]) -> Masks:
     """Some of the masks."""
+    if len(index) == len(masks) and (np.diff(index) == 1).all():
+        return masks
     sizes = np.diff(masks.starts)[index]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     pixels = np.empty(int(starts[-1]), np.bool_)
@@ -64,29 +66,21 @@ def anchors(masks: Masks) -> Int64:
     return out
 
 
-def areas_inside(masks: Masks, region: Window) -> Int64:
-    """(N,) pixels of each mask inside of a window."""
-    out = np.empty(len(masks), np.int64)
-    _areas_inside(masks.windows, masks.pixels, masks.starts, *_corners(region), out)
-    return out
-
-
-def overlaps(one: Masks, two: Masks) -> tuple[Int64, Int64, Int64]:
-    """All pairs with a common pixel: (n,) index into `one`, into `two`, number of such pixels."""
-    pairs = np.empty((64, 3), np.int64)
-    count = 0
+def overlaps(one: Masks, two: Masks, region: Window) -> tuple[Int64, ...]:
+    """All pairs with a common pixel: (n,) index into `one`, index into `two`, number of such
+    pixels, and how many pixels of the one and of the other lie inside of the window `region`,
+    which holds all common ones."""
+    pairs = np.empty((256, 5), np.int64)
     while True:
-        found = _overlaps(
+        count = _overlaps(
             *(one.windows, one.pixels, one.starts),
             *(two.windows, two.pixels, two.starts),
+            *(region.row, region.col, region.row_stop, region.col_stop),
             pairs,
         )
-        count = int(found)
         if count <= len(pairs):
-            break
-        pairs = np.empty((count, 3), np.int64)
-    first, second, common = pairs[:count].T
-    return first.copy(), second.copy(), common.copy()
+            return tuple(np.ascontiguousarray(pairs[:count].T))
+        pairs = np.empty((count, 5), np.int64)
 
 
 def touching(masks: Masks, view: Window, reach: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
@@ -95,10 +89,6 @@ def touching(masks: Masks, view: Window, reach: NDArray[np.integer[Any]]) -> NDA
     row, col, height, width = masks.windows.astype(np.int64).T
     gaps = (row - view.row, col - view.col, view.row_stop - row - height)
     return np.stack([*gaps, view.col_stop - col - width], 1) < reach[:, None]
-
-
-def _corners(window: Window) -> tuple[int, int, int, int]:
-    return window.row, window.col, window.row_stop, window.col_stop
 
 
 @jit
@@ -132,23 +122,40 @@ def _anchors(windows, pixels, starts, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _areas_inside(windows, pixels, starts, top, left, bottom, right, out):  # type: ignore[no-untyped-def]
-    for n in range(len(windows)):
-        row, col, height, width = windows[n]
-        total = 0
-        for r in range(max(0, top - row), min(height, bottom - row)):
-            line = starts[n] + r * width
-            for c in range(max(0, left - col), min(width, right - col)):
-                total += pixels[line + c]
-        out[n] = total
+def _area_inside(window, pixels, start, top, left, bottom, right):  # type: ignore[no-untyped-def]
+    row, col, height, width = window
+    total = 0
+    for r in range(max(0, top - row), min(height, bottom - row)):
+        line = start + r * width
+        for c in range(max(0, left - col), min(width, right - col)):
+            total += pixels[line + c]
+    return total
 
 
 @jit
-def _overlaps(windows_a, pixels_a, starts_a, windows_b, pixels_b, starts_b, pairs):  # type: ignore[no-untyped-def]
+def _overlaps(  # type: ignore[no-untyped-def]
+    windows_a,
+    pixels_a,
+    starts_a,
+    windows_b,
+    pixels_b,
+    starts_b,
+    row,
+    col,
+    row_stop,
+    col_stop,
+    pairs,
+):
     """Fills `pairs` as far as it reaches; the number of pairs there are."""
     count = 0
+    areas_b = np.full(len(windows_b), -1, np.int64)
     for i in range(len(windows_a)):
         row_a, col_a, height_a, width_a = windows_a[i]
+        if row_a >= row_stop or col_a >= col_stop:
+            continue
+        if row_a + height_a <= row or col_a + width_a <= col:
+            continue
+        area_a = -1
         for j in range(len(windows_b)):
             row_b, col_b, height_b, width_b = windows_b[j]
             top, bottom = max(row_a, row_b), min(row_a + height_a, row_b + height_b)
@@ -161,8 +168,15 @@ def _overlaps(windows_a, pixels_a, starts_a, windows_b, pixels_b, starts_b, pair
                 line_b = starts_b[j] + (r - row_b) * width_b + left - col_b
                 for c in range(right - left):
                     common += pixels_a[line_a + c] & pixels_b[line_b + c]
-            if common:
-                if count < len(pairs):
-                    pairs[count, 0], pairs[count, 1], pairs[count, 2] = i, j, common
-                count += 1
+            if not common:
+                continue
+            if count < len(pairs):
+                box = (row, col, row_stop, col_stop)
+                if area_a < 0:
+                    area_a = _area_inside(windows_a[i], pixels_a, starts_a[i], *box)
+                if areas_b[j] < 0:
+                    areas_b[j] = _area_inside(windows_b[j], pixels_b, starts_b[j], *box)
+                pairs[count, 0], pairs[count, 1], pairs[count, 2] = i, j, common
+                pairs[count, 3], pairs[count, 4] = area_a, areas_b[j]
+            count += 1
     return count

@@ -83,6 +83,7 @@ class InstanceMosaic:
     ) -> None:
         self._plan, self._threshold, self._mask, self._merge = plan, threshold, mask, merge
         self._views: list[_View] = []
+        self._fresh: list[Pairs] = []  # all that overlap, since the last row of tiles
         self._pairs: list[tuple[Pairs, NDArray[np.bool_]]] = []  # joined, or else in conflict
         self._count, self._row = 0, -1
         self._row_stops = np.array([stop for *_, stop in plan.row_spans])
@@ -138,29 +139,37 @@ class InstanceMosaic:
         )
 
     def _compare(self, one: _View, two: _View) -> None:
-        """Remember which of two views' detections are one object, and which are in conflict."""
+        """Remember which of two views' detections overlap."""
         if self._merge == "nms":
             self._pairs.append(_nms_pairs(one, two))
             return
-        i, j, common = ops.overlaps(one.masks, two.masks)
         region = one.window.intersection(two.window)
-        pairs = Pairs(
-            i,
-            j,
-            common.astype(np.float64),
-            ops.areas_inside(one.masks, region)[i].astype(np.float64),
-            ops.areas_inside(two.masks, region)[j].astype(np.float64),
-            one.cut[i] & _bits(_edges_inside(one.window, two.window)),
-            two.cut[j] & _bits(_edges_inside(two.window, one.window)),
+        i, j, common, area_one, area_two = ops.overlaps(one.masks, two.masks, region)
+        if len(i):
+            self._fresh.append(
+                Pairs(
+                    one.ids[i],
+                    two.ids[j],
+                    common.astype(np.float64),
+                    area_one.astype(np.float64),
+                    area_two.astype(np.float64),
+                    one.cut[i] & _bits(_edges_inside(one.window, two.window)),
+                    two.cut[j] & _bits(_edges_inside(two.window, one.window)),
+                )
+            )
+
+    def _decide(self, views: list[_View], ids: NDArray[np.int64]) -> None:
+        """Which of the pairs that came since the last time are one object, which in conflict."""
+        fresh = Pairs.concatenate(self._fresh)
+        self._fresh = []
+        local = replace(
+            fresh, one=np.searchsorted(ids, fresh.one), two=np.searchsorted(ids, fresh.two)
         )
-        labels = np.concatenate([one.labels, two.labels])
-        areas = np.concatenate([one.areas, two.areas])
-        views = np.repeat([0, 1], [len(one.ids), len(two.ids)])
-        local = replace(pairs, two=j + len(one.ids))
-        joined = rule.same_object(local, labels, views)
+        labels = np.concatenate([v.labels for v in views])
+        areas = np.concatenate([v.areas for v in views])
+        joined = rule.same_object(local, labels, _numbers(views))
         kept = joined | rule.in_conflict(local, labels, areas, joined)
-        pairs = replace(pairs, one=one.ids[i], two=two.ids[j]).take(kept)
-        self._pairs.append((pairs, joined[kept]))
+        self._pairs.append((fresh.take(kept), joined[kept]))
 
     # --- objects ----------------------------------------------------------------------------
 
@@ -171,6 +180,7 @@ class InstanceMosaic:
             self._views, self._pairs = [], []
             return
         ids = np.concatenate([v.ids for v in views])
+        self._decide(views, ids)
         windows = np.concatenate([v.masks.windows for v in views])
         pairs = Pairs.concatenate([p for p, _ in self._pairs])
         joined = np.concatenate([np.empty(0, np.bool_), *(j for _, j in self._pairs)])
@@ -252,7 +262,7 @@ class _Table:
     def of(cls, views: list[_View]) -> _Table:
         points = [v.keypoints for v in views if v.keypoints is not None]
         return cls(
-            views=np.repeat([v.index for v in views], [len(v.ids) for v in views]),
+            views=_numbers(views),
             labels=np.concatenate([v.labels for v in views]),
             scores=np.concatenate([v.scores for v in views]),
             areas=np.concatenate([v.areas for v in views]),
@@ -326,6 +336,11 @@ def _split(
         if len(rows):
             yield view, rows
         start = stop
+
+
+def _numbers(views: list[_View]) -> NDArray[np.int64]:
+    """The tile of each detection."""
+    return np.repeat([v.index for v in views], [len(v.ids) for v in views]).astype(np.int64)
 
 
 def _reach(masks: Masks) -> NDArray[np.int64]:

@@ -112,7 +112,7 @@ def in_conflict(pairs: Pairs, labels: NDArray[Any], areas: Float64, joined: Bool
 
 def whole(pairs: Pairs, joined: Bool, areas: Float64, cut: NDArray[np.uint8]) -> Bool:
     """(detections,) Whether each shows all of its object, by 3. `cut`: by edges of its view."""
-    shown = cut == 0
+    shown: Bool = cut == 0
     for own, other, seen in (
         (pairs.one, pairs.two, pairs.area_two),
         (pairs.two, pairs.one, pairs.area_one),
@@ -194,7 +194,6 @@ def _any_of(item: Int64, view: NDArray[Any], flag: Bool) -> Bool:
     """(n,) Whether the flag is set in any pair of the same item and view."""
     if not len(item):
         return flag
-    keys = np.stack([item, np.asarray(view, np.int64)])
-    _, inverse = np.unique(keys, axis=1, return_inverse=True)
-    any_: Bool = np.bincount(inverse.ravel(), flag) > 0
-    return any_[inverse.ravel()]
+    _, inverse = np.unique(item * (int(view.max()) + 1) + view, return_inverse=True)
+    any_: Bool = np.bincount(inverse, flag) > 0
+    return any_[inverse]

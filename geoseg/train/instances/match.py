@@ -51,7 +51,7 @@ def judged(found: Detections, truth: Truth) -> Verdict:
     labels = range(int(found.labels.max(initial=0)) + 1)
     pasted = paste(Tile(0, window, window), found, np.ones(truth.own.shape, bool), labels)
     size, wanted = areas(pasted.masks), areas(truth.masks)
-    i, j, common = overlaps(pasted.masks, truth.masks)
+    i, j, common, _, _ = overlaps(pasted.masks, truth.masks, window)
     fits = (2 * common >= IOU * 2 * (size[i] + wanted[j] - common)) & (
         pasted.labels[i] == truth.labels[j]
     )
