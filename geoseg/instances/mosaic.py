@@ -25,6 +25,7 @@ from geoseg.predictions import InstancePrediction, Masks, Objects
 Merge = Literal["objects", "nms"]
 RowMask = Callable[[int, int], NDArray[np.bool_]]
 NMS_IOU = 0.5  # of boxes
+_BAND = 256  # rows of the area of interest that are looked at together
 
 # A mask that ends so near to an edge of its view is cut by it: networks stop a little early.
 _REACH = 0.04  # of its longer side,
@@ -239,9 +240,10 @@ class InstanceMosaic:
         seen = np.isin(np.arange(len(owner)) * tiles + owner, groups * tiles + views)
         inside = np.ones(len(owner), np.bool_)
         if self._mask is not None:
-            for row in np.unique(rows):
-                there = np.flatnonzero(rows == row)
-                inside[there] = self._mask(int(row), int(row) + 1)[0, cols[there]]
+            for band in np.unique(rows // _BAND):
+                there = np.flatnonzero(rows // _BAND == band)
+                top, stop = int(rows[there].min()), int(rows[there].max()) + 1
+                inside[there] = self._mask(top, stop)[rows[there] - top, cols[there]]
         self.unconfirmed += int((inside & ~seen).sum())
         return seen & inside
 
