@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from planted import CRS, GSD, LEFT, MILD, TOP, plant_place, recipe
 from rasterio.features import rasterize
 
+from geoseg import runtime
 from geoseg.bundle import Bundle
 from geoseg.data.chips import export
 from geoseg.data.coco import CROWD, read_coco
@@ -42,6 +43,7 @@ from geoseg.train.instances.match import Truth, judged, packed
 from geoseg.train.instances.targets import LEAST, Targets, corners_of, targets_of
 from geoseg.train.instances.validate import BINS, Tally, best_threshold
 from geoseg.train.instances.windows import ObjectWindows
+from geoseg.train.networks import new_network
 from geoseg.train.run import run
 from geoseg.train.task import task_of
 from geoseg.train.turn import Turn
@@ -522,8 +524,14 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert spec.arguments == kept.model.arguments
     assert "validation: here" in spec.metrics
     assert spec.tiling.overlap >= 64
-    assert "whole objects" not in bundle.card
     assert "objects larger than a tile" in bundle.card
+    assert "objectness (1) + boxes of proposals (1)" in bundle.card
+    assert bundle.check(runtime.load(bundle, precision="float32")).ok
+    again, said = new_network(recipe([own], model={"start": str(bundle.path)}))
+    assert said[0] == "goes on from tiny-0"
+    assert said[1].startswith("1 classes instead of 2: heads.box_predictor.cls_score.weight")
+    theirs = bundle.weights()["fpn.inner_blocks.0.0.weight"]
+    assert np.array_equal(again.state_dict()["fpn.inner_blocks.0.0.weight"], theirs)
 
 
 def test_a_short_run_finds_planted_objects(tmp_path: Path) -> None:
