@@ -23,7 +23,8 @@ from shapely import affinity
 import geoseg
 from geoseg import testing
 from geoseg.cli import cli
-from geoseg.errors import MissingDependencyError, UsageError
+from geoseg.data.borders import bordered
+from geoseg.errors import DataError, MissingDependencyError, UsageError
 from geoseg.grid import Tiling
 from geoseg.instances import cut as cutting
 from geoseg.instances.cut import Cuts, CuttingPolygonizer
@@ -408,3 +409,37 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         assert json.loads(done.output.splitlines()[-1])["polygons"] == {"object": count}
     for value in ("x", "a=", "=3", "1,2"):
         assert CliRunner().invoke(cli, [*common, "--cut", value]).exit_code == 2
+
+
+# --- labels with a boundary -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32645", "EPSG:3857", "EPSG:4326"])
+def test_outlines_become_a_class(crs: str, tmp_path: Path) -> None:
+    houses = [shapely.box(x, 3_060_000, x + 10, 3_060_020) for x in (400_000, 400_010)]
+    shed = shapely.box(400_030, 3_060_000, 400_031, 3_060_020)
+    frame = gpd.GeoDataFrame({"kind": ["a", "b", "c"]}, geometry=[*houses, shed], crs="EPSG:32645")
+    frame.to_crs(crs).to_file(tmp_path / "in.gpkg")
+    out = tmp_path / "out.gpkg"
+    command = ["data", "border", str(tmp_path / "in.gpkg"), "--width", "1", "-o", str(out)]
+    done = CliRunner().invoke(cli, [*command, "--attribute", "kind"])
+    assert done.exit_code == 0, done.output
+    made = gpd.read_file(out)
+    assert made.crs == crs
+    assert made["kind"].tolist() == ["a", "b", "c", "boundary", "boundary"]
+    areas = made.to_crs("EPSG:32645").area
+    np.testing.assert_allclose(areas, [8 * 18, 8 * 18, 20, 56, 56], rtol=5e-3)
+    assert CliRunner().invoke(cli, command).exit_code == 1  # it is there
+    done = CliRunner().invoke(cli, [*command, "--overwrite", "--name", "house"])
+    assert done.exit_code == 0, done.output
+    assert gpd.read_file(out)["class"].tolist() == ["house"] * 3 + ["boundary"] * 2
+
+
+def test_borders_need_a_width_and_a_crs() -> None:
+    frame = gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 9, 9)])
+    with pytest.raises(UsageError, match="width: 0"):
+        bordered(frame, 0)
+    with pytest.raises(DataError, match="no CRS"):
+        bordered(frame, 1)
+    with pytest.raises(DataError, match="no polygons"):
+        bordered(gpd.GeoDataFrame(geometry=[shapely.Point(0, 0)], crs=4326), 1)

@@ -156,6 +156,29 @@ def data_split(recipe: Path, root: Path | None, output: Path, overwrite: bool) -
     click.echo(output)
 
 
+@data.command("border")
+@click.argument("labels", type=click.Path(path_type=Path))
+@click.option("--width", type=float, required=True, metavar="M", help="Of the border, in metres.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="GeoPackage (.gpkg)."
+)
+@click.option("--attribute", default="class", show_default=True, help="Holds the class.")
+@click.option("--name", default="object", show_default=True, help="Class, if there is none yet.")
+@click.option("--border", default="boundary", show_default=True, help="Class of the border.")
+@overwrite
+def data_border(labels: Path, width: float, output: Path, overwrite: bool, **names: str) -> None:
+    """Turn the outlines of LABELS into a class of their own, which parts objects that touch."""
+    from geoseg.data.borders import bordered
+    from geoseg.data.labels import read_raw
+    from geoseg.sinks.atomic import check_target, replacing
+
+    check_target(output, overwrite=overwrite)
+    frame = bordered(read_raw(labels), width, **names)
+    with replacing(output, overwrite=overwrite) as temp:
+        frame.to_file(temp, driver="GPKG")
+    click.echo(output)
+
+
 @data.command("chips")
 @recipe_options
 @click.option(
