@@ -43,8 +43,14 @@ MAX_SAMPLE_BYTES = 256 << 20
 # than one pixel in a thousand changes its class (a U-Net on aerial images: 0.1 changes two).
 TOLERANCE = {"float32": 0.002, "float16": 0.03, "bfloat16": 0.03, "mixed": 0.03}
 
-OBJECT_TOLERANCE = {"float32": 0.02, "float16": 0.06, "bfloat16": 0.06, "mixed": 0.06}
-
+# Of a model that finds objects, what is painted may differ by so much of itself. The largest
+# difference says nothing there: of two boxes that are as good, a last bit decides which one stays,
+# and in float32 as in bfloat16 the best reproduction may differ by 1 in some pixels. Mask R-CNN of
+# EfficientNet-Lite0 on planted objects, clear and faint: weights rounded to 16 bits (as on
+# another processor, and more) 0.001 to 0.004, mixed 0.002 to 0.006, bfloat16 0.006 to 0.016, once
+# 0.027, where two pixels in a thousand went over 0.5 or under it. Of networks whose weights are
+# not the bundle's nearly all differs.
+OBJECT_TOLERANCE = {"float32": 0.02, "float16": 0.04, "bfloat16": 0.04, "mixed": 0.04}
 LEAST_PAINTED = 0.01  # of a picture, to which a difference is put in proportion
 
 Measure = Literal["largest", "painted"]
