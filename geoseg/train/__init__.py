@@ -32,7 +32,7 @@ def train(
         config, root = TrainConfig.load(recipe, data)
     if steps is not None:
         given = {**config.schedule.model_dump(), "steps": steps}
-        schedule = check(given, ScheduleConfig, source="steps")
+        schedule = check(given, ScheduleConfig, source="train")
         config = config.model_copy(update={"schedule": schedule})
     folder = Path(output) if output else Path(config.output) / config.name
     run(config, root, folder, progress=progress)
