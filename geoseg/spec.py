@@ -21,7 +21,7 @@ FILE_SCHEMA = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 EO_SCHEMA = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 VERSION_SCHEMA = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 
-_MLM_NAME = r"[a-zA-Z][a-zA-Z0-9_.\-]+[a-zA-Z0-9]"  # the schema also allows spaces
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-]+[a-zA-Z0-9]")  # MLM's schema also allows spaces
 
 Task = Literal["semantic-segmentation", "instance-segmentation"]
 Activation = Literal["sigmoid", "softmax", "none"]
@@ -184,6 +184,16 @@ class ModelSpec:
         return f"{self.name}-{self.version}" if self.version else self.name
 
 
+def bad_name(name: str) -> str | None:
+    """What is wrong with the name of a model, with the rule; None where it is a good one."""
+    if _NAME.fullmatch(name):
+        return None
+    return (
+        f"{name!r} is no name for a model: at least three letters, digits, '.', '_' or '-', the "
+        "first a letter, the last a letter or digit"
+    )
+
+
 def _is_range(low: float, high: float) -> bool:
     """Finite, the lower first, and neither nothing nor everything to float32."""
     return 1e-30 <= high - low <= 1e30
@@ -191,11 +201,8 @@ def _is_range(low: float, high: float) -> bool:
 
 def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """`spec` as a STAC Item; `assets` are the files of the bundle, as STAC assets."""
-    if not re.fullmatch(_MLM_NAME, spec.name):
-        raise ModelError(
-            f"{spec.name!r} is no name for a model: at least three letters, digits, '.', '_' or "
-            "'-', the first a letter, the last a letter or digit"
-        )
+    if trouble := bad_name(spec.name):
+        raise ModelError(trouble)
     offset, scale = spec.scaling.offset, spec.scaling.scale
     bands = [b.name for b in spec.bands]
     return {

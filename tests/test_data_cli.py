@@ -29,7 +29,7 @@ from geoseg.data.labels import read_vector
 from geoseg.data.polygons import Finding
 from geoseg.data.sheets import load_places
 from geoseg.data.split import VALIDATE
-from geoseg.errors import DataError, OutputError, UsageError
+from geoseg.errors import ConfigError, DataError, OutputError, UsageError
 from geoseg.testing import write_scene
 from geoseg.train.config import TrainConfig
 from geoseg.train.recipe import recipe, write_recipe
@@ -461,6 +461,44 @@ def test_classes_of_a_recipe(folder: Path, tmp_path: Path) -> None:
         recipe(folder / "none.tif", labels)
     with pytest.raises(UsageError, match="at least one"):
         recipe(scene, labels, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("2024 Roofs", "model-2024-roofs"),
+        ("r", "model-r"),
+        ("_x1_", "model-x1"),
+        ("Roofs", "roofs"),
+    ],
+)
+def test_a_recipe_has_a_name_that_training_takes(
+    folder: Path, tmp_path: Path, file: str, name: str
+) -> None:
+    path = tmp_path / f"{file}.yaml"
+    scene, labels = folder / "scene.tif", folder / "houses.gpkg"
+    result = CliRunner().invoke(
+        cli, ["data", "recipe", str(scene), str(labels), "-o", str(path)], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert TrainConfig.load(path)[0].name == name
+    same = layer(tmp_path / f"{file}.gpkg", houses())
+    assert recipe(scene, same).name == name
+
+
+@pytest.mark.parametrize("name", ["2024-roofs", "r", "roofs-", "my roofs", ""])
+def test_a_name_that_no_model_may_have_is_refused_at_once(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    made = recipe(folder / "scene.tif", folder / "houses.gpkg")
+    content = {**made.model_dump(mode="json"), "name": name}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=f"name: '{name}' is no name for a model: at least three"):
+        geoseg.train(tmp_path / "bad.yaml", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    if name:
+        with pytest.raises(ConfigError, match="is no name for a model"):
+            recipe(folder / "scene.tif", folder / "houses.gpkg", name=name)
 
 
 def test_recipes_for_masks(folder: Path, tmp_path: Path) -> None:

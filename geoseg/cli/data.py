@@ -52,10 +52,10 @@ def data_recipe(
     scene: str, labels: str, output: Path, classes: str | None, overwrite: bool, **options: Any
 ) -> None:
     """Write a recipe for SCENE (or 'tiles/*.tif') and LABELS (polygons, or masks)."""
-    from geoseg.train.recipe import recipe, write_recipe
+    from geoseg.train.recipe import model_name, recipe, write_recipe
 
     wanted = [name.strip() for name in classes.split(",")] if classes else None
-    options["name"] = options["name"] or output.stem.lower()
+    options["name"] = options["name"] or model_name(output.stem)
     made = recipe(scene, labels, classes=wanted, **given(options))
     click.echo(write_recipe(made, output, overwrite=overwrite))
 

@@ -13,7 +13,15 @@ from geoseg.data.coco import ATTRIBUTE, CROWD, Coco, Picture, read_coco, write_p
 from geoseg.errors import DataError
 from geoseg.scene import Scene
 from geoseg.train.config import TrainConfig
-from geoseg.train.recipe import about_raster, block, class_of, plain_name, training, write_recipe
+from geoseg.train.recipe import (
+    about_raster,
+    block,
+    class_of,
+    model_name,
+    plain_name,
+    training,
+    write_recipe,
+)
 
 RECIPE = "recipe.yaml"
 _WHOLE = 1024  # pixels: pictures up to this size go to one part of the split as a whole ...
@@ -39,7 +47,7 @@ def import_coco(
     if not used:
         raise DataError(f"{annotations}: no annotation has an area, so there is nothing to learn")
     content: dict[str, Any] = {
-        "name": name or plain_name(output.name),
+        "name": name or model_name(output.name),
         "data": _data(coco, gsd, annotations),
         **training(steps, objects=True),
     }

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geoseg.config import Strict, check, read_yaml
 from geoseg.data.config import Count, DataConfig, Positive, Share
 from geoseg.errors import ConfigError
+from geoseg.spec import bad_name
 
 Deviation = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -151,7 +152,7 @@ class ScheduleConfig(Strict):
 class TrainConfig(Strict):
     """A whole recipe. `license` is the model's, `attribution` names what it owes to others."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str
     version: str = "0"
     description: str = ""
     license: str = "other"
@@ -162,6 +163,13 @@ class TrainConfig(Strict):
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig
     output: str = "runs"
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if trouble := bad_name(name):  # before a training whose bundle would be refused
+            raise ValueError(trouble)
+        return name
 
     @model_validator(mode="after")
     def _class_weights(self) -> Self:

@@ -23,6 +23,7 @@ from geoseg.errors import DataError, UsageError
 from geoseg.scene import Scene
 from geoseg.scene.sample import sample
 from geoseg.sinks.atomic import replacing
+from geoseg.spec import bad_name
 from geoseg.train.config import TrainConfig
 
 CHIP = 192
@@ -80,7 +81,7 @@ def recipe(
         data["attribute"] = attribute
     data["split"] = {"block": block(area, edge, data["gsd"])}
     content = {
-        "name": name or plain_name(labels.stem.replace("*", "")),
+        "name": name or model_name(labels.stem.replace("*", "")),
         "data": data,
         **training(steps, objects=objects),
     }
@@ -318,8 +319,14 @@ def _below(path: Path, root: Path) -> str:
 
 
 def plain_name(text: str) -> str:
-    """A name that recipes take."""
+    """A name for a place or class, out of that of a file."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._") or "mine"
+
+
+def model_name(text: str) -> str:
+    """A name that a model may have, out of that of a file: '2024 roofs' -> 'model-2024-roofs'."""
+    plain = plain_name(text)
+    return f"model-{plain}" if bad_name(plain) else plain
 
 
 def _yaml(content: dict[str, Any], indent: int = 0) -> str:
