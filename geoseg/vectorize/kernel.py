@@ -20,6 +20,10 @@ counter-clockwise, holes clockwise). What hangs together is known by union-find 
 An element of these unions (a row of `parts`) is made for each run that has nothing of its label
 above it. Elements and nodes that have left are used again, so that storage is bounded by what
 is unfinished. Everything is exact integer mathematics but for the sums of confidence.
+
+For contours (contour.py) nodes have places beside their corners. Then every edge between two
+pixels has a node for each of its labels too, its crossing, and a corner is dropped when rings
+are written unless outlines meet there. Without them `contour` is None, and costs nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
+from geoseg.vectorize.contour import DROPPED, HALF, STAY, STEPS, drop_straight, is_odd, place_joint
 
+Int8 = NDArray[np.int8]
+Int16 = NDArray[np.int16]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -56,10 +63,18 @@ ROW, NODE_FREE, NODE_TOP, NODES, PART_FREE, PART_TOP, PARTS = range(7)
 DONE_HEAD, DONE_TAIL, BATCHES, COUNTERS = range(7, 11)
 
 
+class Contour(NamedTuple):
+    """What contours need beside nodes and runs; see contour.Edges for the crossings."""
+
+    places: Int16  # (len(nodes), 2) from the corner of each node, 1/STEPS pixel; or DROPPED
+    across: Int8  # (h + 1, W + 1) along each row, and first along the last one of the call before
+    down: Int8  # (h + 1, W) between each row and the one before; the first is not used
+
+
 class Output(NamedTuple):
     """Where `emit` writes; long enough for all nodes and elements in use."""
 
-    coords: Int32  # (V, 2) column, row of pixel corners
+    coords: Int32 | Float64  # (V, 2) column, row: int32 pixel corners, or float64 contours
     rings: Int64  # (R + 1,) offsets into coords
     parts: Int64  # (P + 1,) offsets into rings; the first ring of a part is its exterior
     shapes: Int64  # (N + 1,) offsets into parts
@@ -164,7 +179,9 @@ def unite(parts: Int32, level: int, a: int, b: int) -> None:
 
 
 @jit
-def _new_node(nodes: Int32, counters: Int64, x: int, y: int) -> int:
+def _new_node(
+    nodes: Int32, contour: Contour | None, counters: Int64, x: int, y: int, px: int, py: int
+) -> int:
     node = counters[NODE_FREE]
     if node >= 0:
         counters[NODE_FREE] = nodes[node, NEXT]
@@ -174,6 +191,9 @@ def _new_node(nodes: Int32, counters: Int64, x: int, y: int) -> int:
     counters[NODES] += 1
     nodes[node, X] = x
     nodes[node, Y] = y
+    if contour is not None:
+        contour.places[node, 0] = px
+        contour.places[node, 1] = py
     return int(node)
 
 
@@ -228,14 +248,27 @@ def _sweep(
     eight: bool,
     clusters: bool,
     junctions: bool,
+    contour: Contour | None,
+    r: int,
 ) -> None:
-    """Sweep the rows whose first runs are i (above) and j (below)."""
+    """Sweep the rows whose first runs are i (above) and j (below).
+
+    For contours `r` is the row of crossings of the one below.
+    """
     y, width = counters[ROW], runs[j - 1, START]
     x = ul = dl = 0
     i0, j0 = i, j  # runs left of the point
     bottom = top = hole = -1  # left ends of the edges in progress, of the labels above and below
+    px = py = 0
+    odd = False
     while True:
         ur, dr = runs[i, LABEL], runs[j, LABEL]
+        if contour is not None:
+            above, below = contour.across[r - 1, x], contour.across[r, x]
+            before = contour.down[r, x - 1] if x > 0 else 0
+            after = contour.down[r, x] if x < width else 0
+            odd = is_odd(above, before, after, below)
+            px, py = place_joint(ul, ur, dl, dr, above, before, after, below)
         born = False
         if dr and (j != j0 or x == 0):
             part = _above(runs, parts, j, i)
@@ -248,60 +281,60 @@ def _sweep(
         a = b = c = d = -1
         if ul and ul != ur:
             if ul != dl:
-                a = _new_node(nodes, counters, x, y)
+                a = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[bottom, NEXT] = a
                 nodes[a, NEXT] = runs[i0, RIGHT]
             elif ul == dr:
-                top = _new_node(nodes, counters, x, y)
+                top = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[top, NEXT] = runs[i0, RIGHT]
-            elif junctions and ur != dr:
-                v = _new_node(nodes, counters, x, y)
+            elif junctions and (ur != dr or odd):
+                v = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[v, NEXT] = runs[i0, RIGHT]
                 runs[j0, RIGHT] = v
             else:
                 runs[j0, RIGHT] = runs[i0, RIGHT]
         if ur and ur != ul:
             if ur != dr:
-                b = _new_node(nodes, counters, x, y)
+                b = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[runs[i, LEFT], NEXT] = b
                 bottom = b
                 hole = -1
             elif ur == dl:
-                v = _new_node(nodes, counters, x, y)
+                v = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[v, NEXT] = top
                 nodes[runs[i, LEFT], NEXT] = v
-            elif junctions and ul != dl:
-                v = _new_node(nodes, counters, x, y)
+            elif junctions and (ul != dl or odd):
+                v = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[runs[i, LEFT], NEXT] = v
                 runs[j, LEFT] = v
             else:
                 runs[j, LEFT] = runs[i, LEFT]
         if dl and dl != dr:
             if dl != ul:
-                c = _new_node(nodes, counters, x, y)
+                c = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[c, NEXT] = top
                 runs[j0, RIGHT] = c
             elif dl == ur:
-                bottom = hole = _new_node(nodes, counters, x, y)
+                bottom = hole = _new_node(nodes, contour, counters, x, y, px, py)
                 runs[j0, RIGHT] = bottom
         if dr and dr != dl:
             if dr != ur:
-                d = _new_node(nodes, counters, x, y)
+                d = _new_node(nodes, contour, counters, x, y, px, py)
                 runs[j, LEFT] = top = d
                 if born:
                     _mark(nodes, parts, part, d, -1, -1)
             elif dr == ul:
-                v = _new_node(nodes, counters, x, y)
+                v = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[bottom, NEXT] = v
                 runs[j, LEFT] = v
                 if hole >= 0:
                     _mark(nodes, parts, runs[i, PART_OF], hole, -1, -1)
-        if junctions and dl != dr and ur and ul == ur and ur != dl and ur != dr:
-            v = _new_node(nodes, counters, x, y)
+        if junctions and (dl != dr or odd) and ur and ul == ur and ur != dl and ur != dr:
+            v = _new_node(nodes, contour, counters, x, y, px, py)
             nodes[bottom, NEXT] = v
             bottom = v
-        if junctions and ul != ur and dr and dl == dr and dr != ul and dr != ur:
-            v = _new_node(nodes, counters, x, y)
+        if junctions and (ul != ur or odd) and dr and dl == dr and dr != ul and dr != ur:
+            v = _new_node(nodes, contour, counters, x, y, px, py)
             nodes[v, NEXT] = top
             top = v
         # What belongs together
@@ -326,12 +359,47 @@ def _sweep(
             return
         # On to the next change
         ul, dl, i0, j0 = ur, dr, i, j
-        above, below = runs[i + 1, START], runs[j + 1, START]
-        x = min(above, below)
-        if above == x:
+        change_above, change_below = runs[i + 1, START], runs[j + 1, START]
+        stop = min(change_above, change_below)
+        if contour is not None and ur != dr:
+            for column in range(x, stop):
+                crossing = contour.down[r, column]
+                if crossing == STAY:
+                    continue
+                if ur:
+                    v = _new_node(nodes, contour, counters, column, y, HALF, crossing)
+                    nodes[bottom, NEXT] = v
+                    bottom = v
+                if dr:
+                    v = _new_node(nodes, contour, counters, column, y, HALF, crossing)
+                    nodes[v, NEXT] = top
+                    top = v
+        x = stop
+        if change_above == x:
             i += 1
-        if below == x:
+        if change_below == x:
             j += 1
+
+
+@jit
+def _cross_row(
+    runs: Int32, j: int, stop: int, nodes: Int32, contour: Contour, counters: Int64, r: int
+) -> None:
+    """Crossings along a row (runs j to stop), when the outlines have come down to it."""
+    y = counters[ROW]
+    for k in range(j + 1, stop - 1):
+        x = runs[k, START]
+        crossing = contour.across[r, x]
+        if runs[k - 1, LABEL] == runs[k, LABEL] or crossing == STAY:
+            continue
+        if runs[k - 1, LABEL]:
+            v = _new_node(nodes, contour, counters, x, y, crossing, HALF)
+            nodes[v, NEXT] = runs[k - 1, RIGHT]
+            runs[k - 1, RIGHT] = v
+        if runs[k, LABEL]:
+            v = _new_node(nodes, contour, counters, x, y, crossing, HALF)
+            nodes[runs[k, LEFT], NEXT] = v
+            runs[k, LEFT] = v
 
 
 @jit
@@ -376,6 +444,7 @@ def sweep(
     eight: bool,
     clusters: bool,
     junctions: bool,
+    contour: Contour | None,
 ) -> int:
     """Sweep the rows from `first` on; row r has the runs offsets[r] to offsets[r + 1].
 
@@ -384,16 +453,33 @@ def sweep(
     """
     for r in range(first, len(offsets) - 1):
         i, j, stop = offsets[r - 1], offsets[r], offsets[r + 1]
-        if stop - j == j - i and _unchanged(runs, i, j, j - i):
+        if contour is None and stop - j == j - i and _unchanged(runs, i, j, j - i):
             runs[j:stop, PART_OF:] = runs[i:j, PART_OF:]
         else:
-            # At most four corners at a point, one new element for a run
-            if len(nodes) - counters[NODES] < 4 * (stop - i) or (
-                len(parts) - counters[PARTS] < stop - j
-            ):
+            # At most four corners at a point, one new element for a run; and two crossings at
+            # each edge between two rows, and along one
+            need = 4 * (stop - i)
+            if contour is not None:
+                need += 2 * (runs[stop - 1, START] + stop - j)
+            if len(nodes) - counters[NODES] < need or len(parts) - counters[PARTS] < stop - j:
                 return r
-            _sweep(runs, i, j, nodes, parts, moments, counters, eight, clusters, junctions)
+            _sweep(
+                runs,
+                i,
+                j,
+                nodes,
+                parts,
+                moments,
+                counters,
+                eight,
+                clusters,
+                junctions,
+                contour,
+                r,
+            )
             _finish_batches(runs, parts, counters, i, j, stop)
+            if contour is not None:
+                _cross_row(runs, j, stop, nodes, contour, counters, r)
         for k in range(j, stop if len(run_sums) else j):
             if runs[k, LABEL]:
                 part = runs[k, PART_OF]
@@ -405,12 +491,13 @@ def sweep(
 
 
 @jit
-def _open_pinches(nodes: Int32, parts: Int32, part: int) -> int:
+def _open_pinches(nodes: Int32, contour: Contour | None, parts: Int32, part: int) -> int:
     """Part the rings of a part where its pixels meet diagonally; returns its topmost node.
 
     Corners are linked around the pixels, which is right where two parts meet at a point. Where
     a part meets itself, linking around the gaps instead keeps its rings from touching themselves:
-    a hole becomes a ring of its own that touches another ring.
+    a hole becomes a ring of its own that touches another ring. Contours that have no joint there
+    do not meet.
     """
     first = -1
     member = part
@@ -426,6 +513,7 @@ def _open_pinches(nodes: Int32, parts: Int32, part: int) -> int:
                 nodes[twin, X] == nodes[node, X]
                 and nodes[twin, Y] == nodes[node, Y]
                 and find(parts, PART, nodes[node, TWIN_PART]) == part
+                and (contour is None or contour.places[node, 0] != DROPPED)
             ):
                 after = nodes[node, NEXT]
                 nodes[node, NEXT] = nodes[twin, NEXT]
@@ -439,19 +527,30 @@ def _open_pinches(nodes: Int32, parts: Int32, part: int) -> int:
 
 
 @jit
-def _walk(nodes: Int32, counters: Int64, start: int, out: Output, at: Int64) -> int:
-    """Write the closed ring that starts at a node and free its nodes; returns its signed area."""
+def _walk(
+    nodes: Int32, contour: Contour | None, counters: Int64, start: int, out: Output, at: Int64
+) -> int:
+    """Write the closed ring that starts at a node and free its nodes; returns the signed area.
+
+    That is the area along the pixels, also for contours.
+    """
     if start < 0 or nodes[start, X] < 0:
         return 0  # walked already
     n = at[3]
-    area = np.int64(0)
+    count = area = np.int64(0)
     node = last = start
     x0, y0 = nodes[start, X], nodes[start, Y]
     x, y = x0, y0
     while True:
-        out.coords[n, 0] = x
-        out.coords[n, 1] = y
-        n += 1
+        if contour is None:
+            out.coords[n, 0] = x
+            out.coords[n, 1] = y
+            n += 1
+        elif contour.places[node, 0] != DROPPED:
+            out.coords[n, 0] = x + contour.places[node, 0] / STEPS
+            out.coords[n, 1] = y + contour.places[node, 1] / STEPS
+            n += 1
+        count += 1
         nodes[node, X] = -1
         last, node = node, nodes[node, NEXT]
         if node == start:
@@ -459,10 +558,11 @@ def _walk(nodes: Int32, counters: Int64, start: int, out: Output, at: Int64) -> 
         left = x
         x, y = nodes[node, X], nodes[node, Y]
         area += np.int64(y) * np.int64(x - left)  # only horizontal edges count
-    out.coords[n, 0] = x0
-    out.coords[n, 1] = y0
     area += np.int64(y0) * np.int64(x0 - x)
-    counters[NODES] -= n - at[3]
+    if contour is not None:
+        n = drop_straight(out.coords, at[3], n)
+    out.coords[n] = out.coords[at[3]]
+    counters[NODES] -= count
     nodes[last, NEXT] = counters[NODE_FREE]
     counters[NODE_FREE] = start
     at[3] = n + 1
@@ -473,17 +573,23 @@ def _walk(nodes: Int32, counters: Int64, start: int, out: Output, at: Int64) -> 
 
 @jit
 def _emit_part(
-    nodes: Int32, parts: Int32, counters: Int64, part: int, out: Output, at: Int64
+    nodes: Int32,
+    contour: Contour | None,
+    parts: Int32,
+    counters: Int64,
+    part: int,
+    out: Output,
+    at: Int64,
 ) -> int:
     """Write the rings of a part, its exterior first; returns its number of pixels."""
-    pixels = _walk(nodes, counters, _open_pinches(nodes, parts, part), out, at)
+    pixels = _walk(nodes, contour, counters, _open_pinches(nodes, contour, parts, part), out, at)
     member = part
     while True:
         node = parts[member, MARKS]
         while node >= 0:
             link, twin = nodes[node, LINK], nodes[node, TWIN]
-            pixels += _walk(nodes, counters, node, out, at)
-            pixels += _walk(nodes, counters, twin, out, at)
+            pixels += _walk(nodes, contour, counters, node, out, at)
+            pixels += _walk(nodes, contour, counters, twin, out, at)
             node = link
         member = parts[member, MEMBER + PART]
         if member == part:
@@ -496,6 +602,7 @@ def _emit_part(
 @jit
 def _emit_shape(
     nodes: Int32,
+    contour: Contour | None,
     parts: Int32,
     moments: Float64,
     counters: Int64,
@@ -512,7 +619,7 @@ def _emit_shape(
     member = shape
     while True:
         if parts[member, PART] == member:
-            out.pixels[n] += _emit_part(nodes, parts, counters, member, out, at)
+            out.pixels[n] += _emit_part(nodes, contour, parts, counters, member, out, at)
         out.moments[n, 0] += moments[member, 0]
         out.moments[n, 1] += moments[member, 1]
         out.moments[n, 2] = min(out.moments[n, 2], moments[member, 2])
@@ -520,21 +627,27 @@ def _emit_shape(
         if member == shape:
             break
     left, top = right, bottom = out.coords[first]
-    for k in range(first, at[3]):
+    for k in range(first, at[3]):  # contours are less than half a pixel from the pixels
         x, y = out.coords[k]
         left, right = min(left, x), max(right, x)
         top, bottom = min(top, y), max(bottom, y)
-    out.bbox[n, 0] = left
-    out.bbox[n, 1] = top
-    out.bbox[n, 2] = right
-    out.bbox[n, 3] = bottom
+    out.bbox[n, 0] = np.rint(left)
+    out.bbox[n, 1] = np.rint(top)
+    out.bbox[n, 2] = np.rint(right)
+    out.bbox[n, 3] = np.rint(bottom)
     at[0] += 1
     out.shapes[at[0]] = at[1]
 
 
 @jit
 def emit(
-    nodes: Int32, parts: Int32, moments: Float64, counters: Int64, out: Output, at: Int64
+    nodes: Int32,
+    contour: Contour | None,
+    parts: Int32,
+    moments: Float64,
+    counters: Int64,
+    out: Output,
+    at: Int64,
 ) -> None:
     """Write the finished batches, oldest first, and free what they held.
 
@@ -547,7 +660,7 @@ def emit(
         member = batch
         while True:
             if parts[member, SHAPE] == member:
-                _emit_shape(nodes, parts, moments, counters, member, out, at)
+                _emit_shape(nodes, contour, parts, moments, counters, member, out, at)
             member = parts[member, MEMBER + BATCH]
             if member == batch:
                 break

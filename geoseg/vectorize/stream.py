@@ -10,36 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.vectorize import kernel
+from geoseg.vectorize.contour import STAY, Edges
 
 if TYPE_CHECKING:
     from affine import Affine
 
+VOID = -(2**31)  # label that parts what is void from the background, for contours
 STRIP = 64  # rows swept between two looks at what is finished; keeps the storage in the cache
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygons:
-    """N polygons on the pixel grid, as arrays.
+    """N polygons on the pixel grid, as arrays; contours have vertices between the pixels.
 
     A polygon has one part, or several that meet at points only (8-connectivity); a part has an
     exterior ring and its holes; a ring repeats its first point at its end. Exteriors run
     counter-clockwise as the raster is looked at (first row on top), holes clockwise.
     """
 
-    coords: Int32  # (V, 2) column, row of pixel corners
+    coords: Int32 | Float64  # (V, 2) column, row: int32 pixel corners, or float64 contours
     rings: Int64  # (R + 1,) offsets of the rings into coords
     parts: Int64  # (P + 1,) offsets of the parts into rings; the first is the exterior
     shapes: Int64  # (N + 1,) offsets of the polygons into parts
     label: Int32  # (N,)
-    pixels: Int64  # (N,) number of pixels = area in pixels
+    pixels: Int64  # (N,) number of pixels; it is the area in pixels, but for contours
     confidence_mean: Float32  # (N,) over the pixels of the polygon; NaN where none was given
     confidence_min: Float32  # (N,)
     confidence_std: Float32  # (N,)
-    bbox: Int32  # (N, 4) first column, first row, last column + 1, last row + 1
+    bbox: Int32  # (N, 4) of the pixels: first column, first row, last column + 1, last row + 1
     cluster: Int64  # (N,) running number; polygons that were held for each other share it
 
     def __len__(self) -> int:
@@ -131,6 +134,10 @@ class Polygonizer:
     With `whole_clusters` they also have them, and polygons that touch one another, along an edge
     or at a point and whatever their label, leave together: what simplifying without gaps needs.
 
+    With `contours` rows come with the Edges that `contour.Crossings` finds in their scores, and
+    outlines are contours: the same polygons, parts and holes with other vertices (see contour.py),
+    junctions among them.
+
     Polygons come in the order in which the rows finish them; they do not depend on the heights
     of the bands. Rows are counted from `origin_row`. Storage is bounded by what is unfinished.
     """
@@ -142,6 +149,7 @@ class Polygonizer:
         connectivity: int = 4,
         whole_clusters: bool = False,
         junctions: bool = False,
+        contours: bool = False,
         origin_row: int = 0,
     ) -> None:
         if width < 1:
@@ -151,7 +159,8 @@ class Polygonizer:
         if origin_row < 0:
             raise ValueError(f"rows are counted from 0, not from {origin_row}")
         self._width = width
-        self._modes = (connectivity == 8, whole_clusters, whole_clusters or junctions)
+        junctions = junctions or whole_clusters or contours
+        self._modes = (connectivity == 8, whole_clusters, junctions)
         self._has_confidence: bool | None = None
         self._finished = False
         self._counters = np.zeros(kernel.COUNTERS, np.int64)
@@ -160,33 +169,49 @@ class Polygonizer:
         self._nodes = np.empty((1024, kernel.NODE_COLUMNS), np.int32)
         self._parts = np.empty((256, kernel.PART_COLUMNS), np.int32)
         self._moments = np.empty((256, 3), np.float64)
+        self._places = np.empty((len(self._nodes), 2), np.int16) if contours else None
+        self._across = np.zeros((1, width + 1), np.int8)  # of the last row swept
         # The last row swept; before the first there is one without labels.
         self._row = np.zeros((2, kernel.RUN_COLUMNS), np.int32)
         self._row[1, kernel.START] = width
 
     def add(
-        self, labels: NDArray[Any], confidence: NDArray[np.floating[Any]] | None = None
+        self,
+        labels: NDArray[Any],
+        confidence: NDArray[np.floating[Any]] | None = None,
+        edges: Edges | None = None,
     ) -> Polygons:
         """Take the next (h, width) rows; return the polygons that no later row can change.
 
         `labels` are integers that fit 32 bits; `confidence` (h, width) is what the attributes of
-        the polygons are computed from, given with every band or with none.
+        the polygons are computed from, given with every band or with none. `edges` are those of
+        these rows, for contours.
         """
         labels = self._checked(labels, confidence)
+        if (edges is not None) is not (self._places is not None):
+            raise ValueError("contours need the edges of every band, and nothing else takes them")
+        if edges is not None and edges.void.shape != labels.shape:
+            raise ValueError(f"edges of {edges.void.shape} are not those of {labels.shape} labels")
         batches = []
         for top in range(0, len(labels), STRIP):
             strip = labels[top : top + STRIP]
             scores = None
             if confidence is not None:
                 scores = np.asarray(confidence[top : top + STRIP], np.float32)
-            self._sweep(strip, scores)
+            part = None if edges is None else edges.rows(top, top + STRIP)
+            self._sweep(strip, scores, part)
             batches.append(self._emit())
         return Polygons.concat(batches)
 
     def finish(self) -> Polygons:
         """Return the polygons that reach the last row. Nothing can be added afterwards."""
         self._check_open()
-        self._sweep(np.zeros((1, self._width), np.uint8), None)
+        below = np.zeros((1, self._width), np.uint8)  # what lies beyond the last row
+        edges = None
+        if self._places is not None:
+            across = np.zeros((1, self._width + 1), np.int8)
+            edges = Edges(across, np.full(below.shape, STAY, np.int8), below == 0)
+        self._sweep(below, None, edges)
         self._finished = True
         return self._emit()
 
@@ -220,17 +245,27 @@ class Polygonizer:
             raise ValueError("labels must fit 32 bits")
         return labels.astype(np.int32)
 
-    def _sweep(self, labels: NDArray[Any], confidence: Float32 | None) -> None:
+    def _sweep(self, labels: NDArray[Any], confidence: Float32 | None, edges: Edges | None) -> None:
+        if edges is not None:
+            labels = np.where(edges.void, np.int32(VOID), labels)
         offsets = np.empty(len(labels) + 2, np.int64)
         offsets[:2] = 0, len(self._row)
         runs = np.empty((offsets[1] + kernel.count_runs(labels), kernel.RUN_COLUMNS), np.int32)
         runs[: offsets[1]] = self._row
         kernel.encode(labels, runs, offsets)
+        if edges is not None:
+            runs[runs[:, kernel.LABEL] == VOID, kernel.LABEL] = 0
+            across = np.concatenate((self._across, edges.across))
+            down = np.concatenate((edges.down[:1], edges.down))
+            self._across = across[-1:].copy()
         sums = np.empty((0 if confidence is None else len(runs), 3))
         if confidence is not None:
             kernel.run_moments(confidence, runs, offsets, sums)
         row = 1
         while True:
+            contour = None
+            if self._places is not None:
+                contour = kernel.Contour(self._places, across, down)
             row = kernel.sweep(
                 row,
                 runs,
@@ -241,11 +276,15 @@ class Polygonizer:
                 self._moments,
                 self._counters,
                 *self._modes,
+                contour,
             )
             if row > len(labels):
                 break
             need = int(offsets[row + 1] - offsets[row - 1])
-            self._nodes = _grown(self._nodes, int(self._counters[kernel.NODES]) + 4 * need)
+            more = 4 * need + (0 if contour is None else 2 * (self._width + need))
+            self._nodes = _grown(self._nodes, int(self._counters[kernel.NODES]) + more)
+            if self._places is not None:
+                self._places = _grown(self._places, len(self._nodes))
             self._parts = _grown(self._parts, int(self._counters[kernel.PARTS]) + need)
             self._moments = _grown(self._moments, len(self._parts))
         self._row = runs[offsets[-2] :].copy()
@@ -257,8 +296,13 @@ class Polygonizer:
             return Polygons.empty()
         nodes, parts = int(counters[kernel.NODES]), int(counters[kernel.PARTS])
         rings = nodes // 4  # a ring has at least four corners, and repeats its first
+        contour: kernel.Contour | None = None
+        vertex: Any = np.int32
+        if self._places is not None:
+            contour = kernel.Contour(self._places, self._across, self._across)
+            vertex = np.float64
         out = kernel.Output(
-            coords=np.empty((nodes + rings, 2), np.int32),
+            coords=np.empty((nodes + rings, 2), vertex),
             rings=np.empty(rings + 1, np.int64),
             parts=np.empty(parts + 1, np.int64),
             shapes=np.empty(parts + 1, np.int64),
@@ -269,7 +313,7 @@ class Polygonizer:
             cluster=np.empty(parts, np.int64),
         )
         counts = np.zeros(4, np.int64)
-        kernel.emit(self._nodes, self._parts, self._moments, counters, out, counts)
+        kernel.emit(self._nodes, contour, self._parts, self._moments, counters, out, counts)
         n, p, r, v = counts.tolist()
         pixels = out.pixels[:n].copy()
         mean, least, std = _confidence(out.moments[:n], pixels, bool(self._has_confidence))
