@@ -41,6 +41,8 @@ class PredictOptions(Strict):
     threshold:     decision level of a one-class model, or least score of an object, instead of
                    the model's own.
     min_area:      drop polygons smaller than this, in square metres.
+    outline:       of polygons: pixel (their edges), or contour (where the probability passes the
+                   decision level between two pixels: smooth); of pixels.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
     cut:           objects are cut apart where they are narrower than this, in metres, and wider
                    on both sides; or {class: metres}, and other classes stay whole. 0 = not at all.
@@ -70,6 +72,7 @@ class PredictOptions(Strict):
     tta: tuple[str, ...] = ()
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     min_area: NonNegative = 0.0
+    outline: Literal["pixel", "contour"] = "pixel"
     simplify: NonNegative = 0.0
     cut: NonNegative | dict[str, NonNegative] = 0.0
     boundary: str | None = None
@@ -100,13 +103,17 @@ class PredictOptions(Strict):
 
     def must_suit(self, spec: ModelSpec) -> None:
         """A UsageError where an option means nothing to a model of this kind."""
-        only_pixels = {"stitch", "mask", "probabilities", "raster_grid", "tta", "cut", "boundary"}
+        only_pixels = {
+            *("stitch", "mask", "probabilities", "raster_grid", "tta", "cut", "boundary"),
+            "outline",
+        }
         given = self.model_fields_set & (only_pixels if spec.finds_objects else {"merge"})
         idle = sorted(name for name in given if getattr(self, name))
         if idle:
             kind = "objects, not pixels" if spec.finds_objects else "pixels, not objects"
             raise UsageError(f"{', '.join(idle)}: {spec.id} finds {kind}; leave it out")
-        self.cuts(spec)
+        if self.cuts(spec) is not None and self.outline == "contour":
+            raise UsageError("outline: objects that are cut apart have pixel outlines only")
 
     def cuts(self, spec: ModelSpec) -> Cuts | None:
         """What of a model's pixels is cut into objects; None for nothing."""

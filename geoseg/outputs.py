@@ -30,6 +30,7 @@ from geoseg.sinks.raster import (
 )
 from geoseg.spec import BACKGROUND, ModelSpec
 from geoseg.vectorize import Polygonizer, Polygons, features
+from geoseg.vectorize.contour import Crossings
 
 if TYPE_CHECKING:
     from geoseg.grid import Grid
@@ -65,8 +66,15 @@ class Outputs:
         self._grid, self._spec, self._options = grid, spec, options
         self._vectors, self._mask, self._probabilities = vectors, mask, probabilities
         self._polygonizer = Polygonizer(
-            grid.width, whole_clusters=options.simplify > 0, junctions=options.crs is not None
+            grid.width,
+            whole_clusters=options.simplify > 0,
+            junctions=options.crs is not None,
+            contours=options.outline == "contour",
         )
+        self._crossings: Crossings | None = None
+        if options.outline == "contour":
+            ids = [c.id for c in spec.classes]
+            self._crossings = Crossings(grid.width, ids, threshold=spec.threshold)
         self._cutter = cutter
         self._to_crs = _flat_crs(options.crs) if options.crs else None
         # Without a CRS pixels are taken to be as large as the user says, or as the model's.
@@ -85,7 +93,10 @@ class Outputs:
             if self._cutter is not None:
                 polygons = self._cutter.add(rows)
             else:
-                polygons = self._polygonizer.add(rows.labels, rows.confidence)
+                edges = None
+                if self._crossings is not None:
+                    edges = self._crossings.add(rows.labels, rows.scores, rows.valid)
+                polygons = self._polygonizer.add(rows.labels, rows.confidence, edges)
             self._waiting.append(polygons)
             if sum(map(len, self._waiting)) >= BATCH:
                 self._flush()

@@ -186,6 +186,11 @@ def polygon_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--min-area", type=float, metavar="M2", help="Drop polygons smaller than this."
             ),
             click.option(
+                "--outline",
+                type=click.Choice(["pixel", "contour"]),
+                help="Along pixels, or smooth: where the probability passes the decision level.",
+            ),
+            click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
             ),
             click.option(

@@ -1,12 +1,14 @@
 """Polygons out of rows of labels.
 
     kernel      compiled: runs of labels -> corners, linked into rings while rows pass
+    contour     where outlines cross between pixels, by the probability
     stream      Polygonizer: bands of rows in, Polygons (arrays on the pixel grid) out
     simplify    fewer vertices, boundaries of neighbours still shared
     measure     area and perimeter on the ellipsoid, in any CRS
     features    Polygons -> GeoDataFrame on the map
 
-Outlines follow the pixels exactly: the area of a class is its number of pixels. A polygon leaves
+Outlines follow the pixels exactly: the area of a class is its number of pixels. Or they are the
+contours of the probability at the decision level, of the same polygons. A polygon leaves
 as soon as the rows have passed it (with whole_clusters: it and all that touch it), so memory
 is what unfinished polygons need, and results do not depend on how the rows came.
 `vectorize` does it all for an array.
@@ -15,8 +17,8 @@ is what unfinished polygons need, and results do not depend on how the rows came
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from affine import Affine
 
+    from geoseg.vectorize.contour import Edges
     from geoseg.vectorize.stream import Polygonizer as Polygonizer
     from geoseg.vectorize.stream import Polygons as Polygons
 
@@ -52,6 +55,10 @@ def vectorize(
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
     nodata: int | None = 0,
+    outline: Literal["pixel", "contour"] = "pixel",
+    scores: NDArray[np.floating[Any]] | None = None,
+    ids: Sequence[int] | None = None,
+    threshold: float = 0.5,
 ) -> gpd.GeoDataFrame:
     """Polygons of the connected pixels of equal value in a (H, W) array of integers.
 
@@ -59,25 +66,37 @@ def vectorize(
     the columns confidence and confidence_min. `transform` (affine, (col, row) to map) and `crs`
     (whatever pyproj takes) say where the pixels lie; `classes` maps values to names. For
     `connectivity` see Polygonizer, for the columns and the other options `features`.
+
+    `outline="contour"` makes outlines smooth: they cross between the pixels where the probability
+    does. `scores` are that of the only class, (H, W), and `threshold` where it ends; or (K, H, W),
+    one per class, whose values in the mask are `ids`, by default 0 to K - 1, as of argmax.
     """
     from affine import Affine
     from pyproj import CRS
 
     from geoseg.vectorize.stream import Polygonizer, Polygons
 
+    hidden = np.ma.getmaskarray(mask) if np.ma.isMaskedArray(mask) else None
     mask = np.ma.filled(mask, 0)
     if mask.ndim != 2:
         raise ValueError(f"the mask must be (rows, columns), not {mask.shape}")
+    if outline not in ("pixel", "contour"):
+        raise ValueError(f"outline is pixel or contour, not {outline!r}")
+    contours = outline == "contour"
     polygonizer = Polygonizer(
-        mask.shape[1], connectivity=connectivity, whole_clusters=simplify_m > 0
+        mask.shape[1],
+        connectivity=connectivity,
+        whole_clusters=simplify_m > 0,
+        contours=contours,
     )
+    edges = _edges(mask, hidden, scores, ids, threshold, nodata) if contours else None
     batches = []
     for top in range(0, len(mask), BAND):
         labels = mask[top : top + BAND]
         if nodata:
             labels = np.where(labels == nodata, 0, labels).astype(mask.dtype)
-        scores = None if confidence is None else confidence[top : top + BAND]
-        batches.append(polygonizer.add(labels, scores))
+        own = None if confidence is None else confidence[top : top + BAND]
+        batches.append(polygonizer.add(labels, own, next(edges) if edges else None))
     batches.append(polygonizer.finish())
     return features(
         Polygons.concat(batches),
@@ -87,3 +106,42 @@ def vectorize(
         simplify_m=simplify_m,
         min_area_m2=min_area_m2,
     )
+
+
+def _edges(
+    mask: NDArray[Any],
+    hidden: NDArray[np.bool_] | None,
+    scores: NDArray[np.floating[Any]] | None,
+    ids: Sequence[int] | None,
+    threshold: float,
+    nodata: int | None,
+) -> Iterator[Edges]:
+    """The edges of each BAND of rows, for contours."""
+    from geoseg.vectorize.contour import Crossings
+
+    if scores is None:
+        raise ValueError("outline='contour' needs scores: the probabilities the mask came from")
+    planes = scores[None] if scores.ndim == 2 else scores
+    if planes.ndim != 3 or planes.shape[1:] != mask.shape:
+        raise ValueError(f"scores of {scores.shape} are not those of a mask of {mask.shape}")
+    ids = list(range(len(planes)) if ids is None else ids)
+    if len(ids) != len(planes):
+        raise ValueError(f"{len(ids)} ids are not those of {len(planes)} planes of scores")
+    known = np.ones(mask.shape, np.bool_) if hidden is None else ~hidden
+    if nodata:
+        known &= mask != nodata
+    if len(planes) > 1:
+        strange = np.setdiff1d(mask[known], [0, *ids]).tolist()
+        if strange:
+            raise ValueError(f"no scores are given for {strange} in the mask: ids are {ids}")
+        if 0 not in ids:
+            known &= mask != 0
+    crossings = Crossings(mask.shape[1], ids, threshold=threshold)
+
+    def bands() -> Iterator[Edges]:
+        for top in range(0, len(mask), BAND):
+            rows = slice(top, top + BAND)
+            labels = np.where(known[rows], mask[rows], 0)
+            yield crossings.add(labels, np.asarray(planes[:, rows], np.float32), known[rows])
+
+    return bands()

@@ -64,9 +64,10 @@ class Edges:
 class Crossings:
     """Finds the Edges of a raster that comes in bands of rows.
 
-    `ids` are the labels in the order of the scores. With one, `threshold` is where it ends; with
-    several, a label ends where another has the higher score. An edge between two labels for which
-    the scores say something else, as where the mask was edited, stays where it is.
+    `ids` are the labels in the order of the scores. With one, `threshold` is where it ends, and so
+    does any label against 0; with several, a label ends where another has the higher score. An edge
+    between two labels of which the scores know nothing, or say something else, as where the mask
+    was edited, stays where it is.
     """
 
     def __init__(self, width: int, ids: Sequence[int], *, threshold: float = 0.5) -> None:
@@ -159,19 +160,19 @@ def _cross(
     threshold: np.float32,
 ) -> int:
     """The crossing between a pixel of label a with scores p (K,) and one of label b with q."""
-    ka = kb = -1
-    for k in range(len(ids)):
-        ka = k if ids[k] == a else ka
-        kb = k if ids[k] == b else kb
     if len(ids) == 1:
-        if ka == kb or (a != 0 and b != 0):
+        if a != 0 and b != 0:
             return 0
         here, there = np.float64(p[0]) - threshold, np.float64(q[0]) - threshold
-        if ka < 0:
+        if a == 0:
             here, there = -here, -there
-    elif ka < 0 or kb < 0:
-        return 0
     else:
+        ka = kb = -1
+        for k in range(len(ids)):
+            ka = k if ids[k] == a else ka
+            kb = k if ids[k] == b else kb
+        if ka < 0 or kb < 0:
+            return 0
         here, there = np.float64(p[ka]) - p[kb], np.float64(q[ka]) - q[kb]
     if not (here >= 0 and there <= 0 and here > there):
         return 0
