@@ -18,12 +18,14 @@ import pytest
 import shapely
 import torch
 from affine import Affine
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from planted import CRS, GSD, LEFT, MILD, TOP, plant_place, recipe
 from rasterio.features import rasterize
 
 from geoseg import runtime
 from geoseg.bundle import Bundle
+from geoseg.cli import cli
 from geoseg.data.chips import export
 from geoseg.data.coco import CROWD, read_coco
 from geoseg.data.outlines import Outlines
@@ -679,8 +681,11 @@ def test_coco_of_all_kinds(tmp_path: Path) -> None:
         ("House", (1, 2, 31, 22), 600),
         (CROWD, (5, 5, 15, 15), 100),
     ]
-    written, _ = import_coco(path, tmp_path, tmp_path / "out", gsd=0.5)
-    config, root = TrainConfig.load(written)
+    arguments = ["data", "import", str(path), "-o", str(tmp_path / "out"), "--gsd", "0.5"]
+    told = CliRunner().invoke(cli, arguments)
+    assert told.stdout == f"{tmp_path / 'out' / 'recipe.yaml'}: 5 objects in 2 pictures\n"
+    assert told.stderr == "warning: 1 annotations have no area: left out\n"
+    config, root = TrainConfig.load(tmp_path / "out" / "recipe.yaml")
     assert [(c.id, c.name) for c in config.data.classes] == [(1, "House"), (2, "Tree")]
     sheets = load_places(config.data, root, seed=0, outlines=True)
     first, second = sheets
