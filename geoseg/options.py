@@ -22,8 +22,26 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class PredictOptions(Strict):
-    """How to read the scene, run the model, stitch, and write.
+class PolygonOptions(Strict):
+    """Which polygons come out, and where they go; of predict and vectorize.
+
+    min_area:      drop polygons smaller than this, in square metres.
+    outline:       of polygons: pixel (their edges), or contour (where the probability passes the
+                   decision level between two pixels: smooth); of pixels.
+    simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
+    crs:           CRS of the polygons, instead of the scene's.
+    overwrite:     replace outputs that exist.
+    """
+
+    min_area: NonNegative = 0.0
+    outline: Literal["pixel", "contour"] = "pixel"
+    simplify: NonNegative = 0.0
+    crs: str | None = None
+    overwrite: bool = False
+
+
+class PredictOptions(PolygonOptions):
+    """How to read the scene, run the model, stitch, and write; with those of PolygonOptions.
 
     aoi:           vector file; only what lies inside is predicted.
     bands:         the scene's bands for the model's, by number (from 1), name or colour.
@@ -40,19 +58,13 @@ class PredictOptions(Strict):
     tta:           test-time augmentation: hflip, vflip, rot90, scale:0.75 ...
     threshold:     decision level of a one-class model, or least score of an object, instead of
                    the model's own.
-    min_area:      drop polygons smaller than this, in square metres.
-    outline:       of polygons: pixel (their edges), or contour (where the probability passes the
-                   decision level between two pixels: smooth); of pixels.
-    simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
     cut:           objects are cut apart where they are narrower than this, in metres, and wider
                    on both sides; or {class: metres}, and other classes stay whole. 0 = not at all.
     boundary:      class that is the line between objects: it cuts them apart, and its pixels go to
                    the nearest.
-    crs:           CRS of the polygons, instead of the scene's.
     mask:          also write the class mask as a COG.
     probabilities: also write the probability of each class as a COG.
     raster_grid:   both rasters on the model's grid (its GSD) or resampled to the scene's own.
-    overwrite:     replace outputs that exist.
     """
 
     aoi: Path | None = None
@@ -71,16 +83,11 @@ class PredictOptions(Strict):
     threads: Count | None = None
     tta: tuple[str, ...] = ()
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    min_area: NonNegative = 0.0
-    outline: Literal["pixel", "contour"] = "pixel"
-    simplify: NonNegative = 0.0
     cut: NonNegative | dict[str, NonNegative] = 0.0
     boundary: str | None = None
-    crs: str | None = None
     mask: Path | None = None
     probabilities: Path | None = None
     raster_grid: Literal["model", "scene"] = "model"
-    overwrite: bool = False
 
     @field_validator("stretch")
     @classmethod

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError, ProjError
 
 from geoseg.errors import UsageError
 from geoseg.instances.cut import CuttingPolygonizer
 from geoseg.instances.features import features as object_features
+from geoseg.layer import Layer, flat_crs, output_crs, polygonizer
 from geoseg.options import PredictOptions
 from geoseg.predictions import Objects, Rows
 from geoseg.sinks import RasterSink, VectorSink, vector_format
@@ -29,13 +28,10 @@ from geoseg.sinks.raster import (
     encode_probabilities,
 )
 from geoseg.spec import BACKGROUND, ModelSpec
-from geoseg.vectorize import Polygonizer, Polygons, features
 from geoseg.vectorize.contour import Crossings
 
 if TYPE_CHECKING:
     from geoseg.grid import Grid
-
-BATCH = 20_000  # polygons that are turned into features at a time
 
 # Of objects; see geoseg.instances.features
 OBJECT_COLUMNS: dict[str, pa.DataType] = {
@@ -58,30 +54,20 @@ class Outputs:
         spec: ModelSpec,
         options: PredictOptions,
         *,
-        vectors: VectorSink | None,
+        layer: Layer | None,
         mask: RasterSink | None,
         probabilities: RasterSink | None,
         cutter: CuttingPolygonizer | None = None,
     ) -> None:
-        self._grid, self._spec, self._options = grid, spec, options
-        self._vectors, self._mask, self._probabilities = vectors, mask, probabilities
-        self._polygonizer = Polygonizer(
-            grid.width,
-            whole_clusters=options.simplify > 0,
-            junctions=options.crs is not None,
-            contours=options.outline == "contour",
-        )
+        self._layer, self._mask, self._probabilities = layer, mask, probabilities
+        self._polygonizer = polygonizer(grid.width, options)
         self._crossings: Crossings | None = None
         if options.outline == "contour":
             ids = [c.id for c in spec.classes]
             self._crossings = Crossings(grid.width, ids, threshold=spec.threshold)
         self._cutter = cutter
-        self._to_crs = _flat_crs(options.crs) if options.crs else None
-        # Without a CRS pixels are taken to be as large as the user says, or as the model's.
-        self._unit_m = spec.gsd / abs(grid.transform.determinant) ** 0.5
-        self._waiting: list[Polygons] = []
-        self.polygons: Counter[str] = Counter()
-        self.area_m2: defaultdict[str, float] = defaultdict(float)
+        self.polygons = layer.polygons if layer is not None else Counter()
+        self.area_m2 = layer.area_m2 if layer is not None else defaultdict(float)
 
     def write(self, rows: Rows) -> None:
         """Take in the next finished rows."""
@@ -89,7 +75,7 @@ class Outputs:
             self._mask.write(rows.row, encode_labels(rows.labels, rows.valid))
         if self._probabilities is not None:
             self._probabilities.write(rows.row, encode_probabilities(rows.scores, rows.valid))
-        if self._vectors is not None:
+        if self._layer is not None:
             if self._cutter is not None:
                 polygons = self._cutter.add(rows)
             else:
@@ -97,39 +83,18 @@ class Outputs:
                 if self._crossings is not None:
                     edges = self._crossings.add(rows.labels, rows.scores, rows.valid)
                 polygons = self._polygonizer.add(rows.labels, rows.confidence, edges)
-            self._waiting.append(polygons)
-            if sum(map(len, self._waiting)) >= BATCH:
-                self._flush()
+            self._layer.add(polygons)
 
     @property
     def notes(self) -> list[str]:
         """What a format could not keep, and what was too large to be cut, for the user."""
-        written = self._vectors.notes if self._vectors is not None else []
+        written = self._layer.notes if self._layer is not None else []
         return [*written, *(self._cutter.notes if self._cutter is not None else [])]
 
     def finish(self) -> None:
         """No more rows come: the polygons that were still open are final now."""
-        if self._vectors is not None:
-            self._waiting.append((self._cutter or self._polygonizer).finish())
-            self._flush()
-
-    def _flush(self) -> None:
-        frame = features(
-            Polygons.concat(self._waiting),
-            transform=self._grid.transform,
-            crs=self._grid.crs,
-            classes=self._spec.names,
-            to_crs=self._to_crs,
-            simplify_m=self._options.simplify,
-            min_area_m2=self._options.min_area,
-            unit_m=self._unit_m,
-        )
-        self._waiting.clear()
-        for name, group in frame.groupby("class", observed=True)["area_m2"]:
-            self.polygons[name] += len(group)
-            self.area_m2[name] += float(group.sum())
-        if self._vectors is not None:
-            self._vectors.write(frame)
+        if self._layer is not None:
+            self._layer.add((self._cutter or self._polygonizer).finish())
 
 
 class ObjectOutputs:
@@ -143,7 +108,7 @@ class ObjectOutputs:
             "transform": grid.transform,
             "crs": grid.crs,
             "classes": spec.names,
-            "to_crs": _flat_crs(options.crs) if options.crs else None,
+            "to_crs": flat_crs(options.crs) if options.crs else None,
             "simplify_m": options.simplify,
             "min_area_m2": options.min_area,
             "unit_m": spec.gsd / abs(grid.transform.determinant) ** 0.5,
@@ -191,14 +156,14 @@ def open_outputs(
             "commit": commit,
         }
         if spec.finds_objects and path is not None:
-            crs = _output_crs(grid.crs, options.crs)
+            crs = output_crs(grid.crs, options.crs)
             points = {"keypoints": pa.string()} if spec.arguments.get("keypoints") else {}
             layout: dict[str, Any] = {"columns": OBJECT_COLUMNS | points}
             layout["geometry"] = "MultiPolygon"  # a mask may be in several pieces
             sink = stack.enter_context(VectorSink.open(path, crs=crs, **layout, **common))
             yield ObjectOutputs(grid, spec, options, vectors=sink)
             return
-        vectors = mask = probabilities = cutter = None
+        layer = mask = probabilities = cutter = None
         if options.mask is not None:
             mask = stack.enter_context(
                 RasterSink.open(
@@ -228,8 +193,10 @@ def open_outputs(
                 )
             )
         if path is not None:
-            crs = _output_crs(grid.crs, options.crs)
-            vectors = stack.enter_context(VectorSink.open(path, crs=crs, **common))
+            # Without a CRS pixels are taken to be as large as the user says, or as the model's.
+            unit_m = spec.gsd / abs(grid.transform.determinant) ** 0.5
+            where: dict[str, Any] = {"metadata": metadata, "commit": commit, "unit_m": unit_m}
+            layer = stack.enter_context(Layer.open(path, grid, spec.names, options, **where))
             if (cuts := options.cuts(spec)) is not None:
                 # Pieces get vertices where cuts end on a neighbour: only clusters know of these.
                 clusters = options.simplify > 0 or options.crs is not None
@@ -241,7 +208,7 @@ def open_outputs(
             grid,
             spec,
             options,
-            vectors=vectors,
+            layer=layer,
             mask=mask,
             probabilities=probabilities,
             cutter=cutter,
@@ -271,28 +238,4 @@ def check_asked(
         stale = vector_format(target).stale if target == path else STALE
         check_target(target, overwrite=options.overwrite, stale=stale)
     if options.crs is not None:
-        _flat_crs(options.crs)
-
-
-def _output_crs(crs: CRS | None, wanted: str | None) -> CRS | None:
-    """The CRS of the polygons, which can be reached from the scene's."""
-    if wanted is None:
-        return crs
-    if crs is None:
-        raise UsageError(f"crs: the scene has no CRS to come from to {wanted}")
-    try:
-        Transformer.from_crs(crs, _flat_crs(wanted), always_xy=True)
-    except ProjError as e:
-        raise UsageError(f"crs: no way leads from {crs.name} to {wanted} ({e})") from e
-    return _flat_crs(wanted)
-
-
-def _flat_crs(name: str) -> CRS:
-    """The CRS of that name, if it can hold polygons."""
-    try:
-        crs = CRS(name)
-    except CRSError as e:
-        raise UsageError(f"crs: {name!r} is no CRS that PROJ knows") from e
-    if not (crs.is_projected or crs.is_geographic):
-        raise UsageError(f"crs: {name} ({crs.name}) is no map: name a projected or geographic CRS")
-    return crs
+        flat_crs(options.crs)

@@ -1,0 +1,130 @@
+"""Polygons of a run on their way into one vector file."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from geoseg.errors import UsageError
+from geoseg.options import PolygonOptions
+from geoseg.sinks import VectorSink
+from geoseg.vectorize import Polygonizer, Polygons, features
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from geoseg.grid import Grid
+
+BATCH = 20_000  # polygons that are turned into features at a time
+
+
+class Layer:
+    """Turns finished polygons into features, as the options say; counts what it wrote."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        names: Mapping[int, str],
+        options: PolygonOptions,
+        vectors: VectorSink,
+        *,
+        unit_m: float = 1.0,
+    ) -> None:
+        """names: of the classes. unit_m: metres that a unit is, where there is no CRS."""
+        self._vectors = vectors
+        self._how: dict[str, Any] = {
+            "transform": grid.transform,
+            "crs": grid.crs,
+            "classes": names,
+            "to_crs": flat_crs(options.crs) if options.crs else None,
+            "simplify_m": options.simplify,
+            "min_area_m2": options.min_area,
+            "unit_m": unit_m,
+        }
+        self._waiting: list[Polygons] = []
+        self.polygons: Counter[str] = Counter()
+        self.area_m2: defaultdict[str, float] = defaultdict(float)
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        path: Path,
+        grid: Grid,
+        names: Mapping[int, str],
+        options: PolygonOptions,
+        *,
+        unit_m: float = 1.0,
+        **sink: Any,
+    ) -> Iterator[Layer]:
+        """A layer in a file of its own, which appears when the block is left normally.
+
+        `sink`: metadata and commit, see VectorSink.open.
+        """
+        crs = output_crs(grid.crs, options.crs)
+        with VectorSink.open(path, crs=crs, overwrite=options.overwrite, **sink) as vectors:
+            layer = cls(grid, names, options, vectors, unit_m=unit_m)
+            yield layer
+            layer._flush()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a format could not keep, for the user."""
+        return self._vectors.notes
+
+    def add(self, polygons: Polygons) -> None:
+        """Take in polygons that are final; of a Polygonizer made as `polygonizer` does."""
+        self._waiting.append(polygons)
+        if sum(map(len, self._waiting)) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._write(features(Polygons.concat(self._waiting), **self._how))
+        self._waiting.clear()
+
+    def _write(self, frame: gpd.GeoDataFrame) -> None:
+        for name, group in frame.groupby("class", observed=True)["area_m2"]:
+            self.polygons[name] += len(group)
+            self.area_m2[name] += float(group.sum())
+        self._vectors.write(frame)
+
+
+def polygonizer(width: int, options: PolygonOptions, **more: Any) -> Polygonizer:
+    """One whose polygons can be treated as the options say."""
+    return Polygonizer(
+        width,
+        whole_clusters=options.simplify > 0,
+        junctions=options.crs is not None,
+        contours=options.outline == "contour",
+        **more,
+    )
+
+
+def output_crs(crs: CRS | None, wanted: str | None) -> CRS | None:
+    """The CRS of the polygons, which can be reached from the scene's."""
+    if wanted is None:
+        return crs
+    if crs is None:
+        raise UsageError(f"crs: the scene has no CRS to come from to {wanted}")
+    try:
+        Transformer.from_crs(crs, flat_crs(wanted), always_xy=True)
+    except ProjError as e:
+        raise UsageError(f"crs: no way leads from {crs.name} to {wanted} ({e})") from e
+    return flat_crs(wanted)
+
+
+def flat_crs(name: str) -> CRS:
+    """The CRS of that name, if it can hold polygons."""
+    try:
+        crs = CRS(name)
+    except CRSError as e:
+        raise UsageError(f"crs: {name!r} is no CRS that PROJ knows") from e
+    if not (crs.is_projected or crs.is_geographic):
+        raise UsageError(f"crs: {name} ({crs.name}) is no map: name a projected or geographic CRS")
+    return crs
