@@ -536,6 +536,19 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert np.array_equal(again.state_dict()["fpn.inner_blocks.0.0.weight"], theirs)
 
 
+def test_two_processes_share_batches_and_blocks(
+    place: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    root, own = place
+    config = recipe([own], classes=2, model=SMALL, steps=2, device="cpu", devices=2)
+    run(config, root, tmp_path / "run", progress=False)
+    _, *rows = (tmp_path / "run" / "log" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2
+    total, *parts = map(float, rows[0].split(",")[2:8])
+    assert total == pytest.approx(sum(parts), rel=1e-4)
+    assert rows[1].split(",")[8]  # AP50, of what both have found
+
+
 def test_a_short_run_finds_planted_objects(tmp_path: Path) -> None:
     """Houses in rows that share walls, told apart by nothing but their colours."""
     rng, size = np.random.default_rng(0), 256
