@@ -21,14 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator  # type: ignore[import-untyped]
 from torchvision.models.detection.image_list import ImageList  # type: ignore[import-untyped]
-from torchvision.models.detection.rpn import (  # type: ignore[import-untyped]
-    RegionProposalNetwork,
-    RPNHead,
-)
 from torchvision.ops import FeaturePyramidNetwork  # type: ignore[import-untyped]
 from torchvision.ops.feature_pyramid_network import (  # type: ignore[import-untyped]
     LastLevelMaxPool,
@@ -38,7 +32,9 @@ from geoseg.errors import ModelError
 from geoseg.models import Architecture
 from geoseg.models.encoders import new_encoder
 from geoseg.models.rcnn_options import LEVELS, Options
-from geoseg.models.roi_heads import MAPS, Heads, fitting
+from geoseg.models.roi_heads import Heads, fitting
+from geoseg.models.roi_pool import MAPS
+from geoseg.models.rpn import Proposals
 
 STRIDE = 32
 _FIRST = 2  # of the encoder's maps, in halvings
@@ -59,7 +55,7 @@ class MaskRCNN(nn.Module):
         if len(maps) != LEVELS - 1 or not all(maps):
             raise ModelError(f"the encoder {options.encoder} has no maps of strides 4 to {STRIDE}")
         self.fpn = FeaturePyramidNetwork(maps, options.channels, LastLevelMaxPool())
-        self.rpn = _proposals(options)
+        self.rpn = Proposals(options)
         self.heads = Heads(classes, options)
 
     def forward(
@@ -90,46 +86,6 @@ class MaskRCNN(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
-
-
-class _ProposalHead(RPNHead):  # type: ignore[misc]
-    """torchvision's, in the precision of its weights; its numbers leave it in float32."""
-
-    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, boxes = super().forward([fitting(m, self) for m in maps])
-        return [t.float() for t in logits], [t.float() for t in boxes]
-
-
-class _Anchors(AnchorGenerator):  # type: ignore[misc]
-    """torchvision's, in float32 whatever the features are in.
-
-    It rounds half edges to whole pixels; here they remain one pixel at least, as a box without an
-    area has no logarithm.
-    """
-
-    def generate_anchors(self, *args: Any, **options: Any) -> Tensor:
-        boxes: Tensor = super().generate_anchors(*args, **options)
-        return torch.cat([boxes[:, :2].clamp(max=-1), boxes[:, 2:].clamp(min=1)], 1)
-
-    def forward(self, images: ImageList, maps: list[Tensor]) -> list[Tensor]:
-        shapes = [m[:1, :1].float() for m in maps]  # of which only shape, type and device count
-        anchors: list[Tensor] = super().forward(images, shapes)
-        return anchors
-
-
-def _proposals(options: Options) -> RegionProposalNetwork:
-    train, test = options.proposals
-    return RegionProposalNetwork(
-        _Anchors(options.sizes, (tuple(options.aspect_ratios),) * LEVELS),
-        _ProposalHead(options.channels, options.anchors_per_place),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=options.samples[0],
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": train, "testing": test},
-        post_nms_top_n={"training": train, "testing": test},
-        nms_thresh=0.7,
-    )
 
 
 def build(*, classes: int, bands: int, **arguments: Any) -> MaskRCNN:

@@ -7,7 +7,6 @@ branches is written anew here, because it knows only RoIAlign and one kind of ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,19 +29,14 @@ from torchvision.models.detection.roi_heads import (  # type: ignore[import-unty
     keypointrcnn_loss,
     project_masks_on_boxes,
 )
-from torchvision.ops import MultiScaleRoIAlign, roi_pool  # type: ignore[import-untyped]
-from torchvision.ops.poolers import LevelMapper  # type: ignore[import-untyped]
 
 from geoseg.models.rcnn_options import Options
+from geoseg.models.roi_pool import Features, Sizes, new_pooler
 
-MAPS = ("0", "1", "2", "3")  # of the pyramid; the fifth is for proposals only
-STRIDES = (4, 8, 16, 32)
 BOX_CELLS, MASK_CELLS = 7, 14  # along an edge of what is read of a box
 MASK = 28  # cells along an edge of a mask
 _AT_ONCE = 128  # boxes, or masks of truth: what is made of more does not have to be kept
 
-Features = Mapping[str, Tensor]  # float32
-Sizes = Sequence[tuple[int, int]]
 Targets = Sequence[Mapping[str, Tensor]]
 
 
@@ -71,6 +65,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
             nms_thresh=options.nms,
             detections_per_img=options.detections,
         )
+        self.options = options
         self.mask = MaskBranch(several, options) if options.masks else None
         self.keypoint = KeypointBranch(options) if options.keypoints else None
 
@@ -101,6 +96,7 @@ class Heads(RoIHeads):  # type: ignore[misc]
     ) -> list[dict[str, Tensor]]:
         """The objects of each picture; labels from 0 on."""
         logits, deltas = self._boxes(features, proposals, sizes)
+        self.detections_per_img = round(self.options.detections * self.options.times(*sizes[0]))
         found = self.postprocess_detections(logits, deltas, proposals, sizes)
         boxes, scores, labels = found
         table = {"boxes": boxes, "labels": [one - 1 for one in labels], "scores": scores}
@@ -154,7 +150,7 @@ class MaskBranch(Branch):
             head, predictor = _mlp(channels * MASK_CELLS**2, 4 * hidden, classes)
         else:
             head = MaskRCNNHeads(channels, (hidden,) * 4, 1)
-            predictor = MaskRCNNPredictor(hidden, hidden, classes)
+            predictor = _MaskPredictor(hidden, hidden, classes)
         super().__init__(options.roi, head, predictor)
         self.softmax = options.mask_loss == "softmax"
 
@@ -225,6 +221,22 @@ class KeypointBranch(Branch):
         return list(torch.split(out, [len(one) for one in boxes]))
 
 
+class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
+    """torchvision's: masks are doubled by a transposed convolution, whose squares of 2 x 2 do not
+    overlap. As a convolution it is the same, and its backward pass in bfloat16 several times as
+    fast on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not len(x):  # torch cannot shuffle nothing backwards
+            nothing: Tensor = super().forward(x)
+            return nothing
+        doubling = self.conv5_mask
+        kernel = doubling.weight.permute(1, 2, 3, 0).flatten(0, 2)[..., None, None]
+        x = F.pixel_shuffle(F.conv2d(x, kernel, doubling.bias.repeat_interleave(4)), 2)
+        logits: Tensor = self.mask_fcn_logits(self.relu(x))
+        return logits
+
+
 def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
     """(n, P, M, M) heat maps over boxes (n, 4) to (n, P, 3): x, y in pixels, and a score.
 
@@ -269,32 +281,3 @@ def _mlp(inputs: int, hidden: int, classes: int) -> tuple[nn.Module, nn.Module]:
     )
     masks = (classes, MASK, MASK)
     return head, nn.Sequential(nn.Linear(hidden, classes * MASK**2), nn.Unflatten(1, masks))
-
-
-def new_pooler(kind: str, size: int) -> Any:
-    """Features of boxes at `size` x `size`, each box from the level that suits its size."""
-    if kind == "align":
-        return MultiScaleRoIAlign(list(MAPS), size, sampling_ratio=2)
-    return MultiScaleRoIPool(size)
-
-
-class MultiScaleRoIPool(nn.Module):
-    """RoIPool (Girshick 2015) over a pyramid: bins are rounded to whole cells, what RoIAlign
-    does not do. Levels as in Lin et al. 2017."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.size = size
-        self.level_of = LevelMapper(2, 5, 224, 4, 1e-6)
-
-    def forward(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> Tensor:
-        """(n, C, size, size) of all boxes."""
-        levels = self.level_of(boxes)
-        picture = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
-        rois = torch.cat([picture, torch.cat(boxes)], 1)
-        maps = [features[name] for name in MAPS]
-        out = maps[0].new_zeros((len(rois), maps[0].shape[1], self.size, self.size))
-        for level, (one, stride) in enumerate(zip(maps, STRIDES, strict=True)):
-            rows = torch.where(levels == level)[0]
-            out = out.index_copy(0, rows, roi_pool(one, rois[rows], self.size, 1 / stride))
-        return out
