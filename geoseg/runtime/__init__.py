@@ -88,6 +88,11 @@ def load(
     several = [bundles] if isinstance(bundles, Bundle) else list(bundles)
     if not several:
         raise UsageError("no model was given")
+    if several[0].spec.finds_objects and (tta or len(several) > 1):
+        raise UsageError(
+            f"{several[0].spec.id} finds objects, which cannot be averaged: give one model, and no "
+            "test-time augmentation"
+        )
     for name, value in (("batch size", batch_size), ("number of threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"the {name} must be at least 1, not {value}")
@@ -103,11 +108,6 @@ def load(
         module.load(b, device=device, precision=precision, batch_size=batch_size, threads=threads)
         for b in several
     ]
-    if several[0].spec.finds_objects and (tta or len(several) > 1):
-        raise UsageError(
-            f"{several[0].spec.id} finds objects, which cannot be averaged: give one model, and no "
-            "test-time augmentation"
-        )
     network = members[0] if len(members) == 1 else Ensemble(members)
     return Augmented(network, tta) if tta else network
 
