@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geoseg.train import train
     from geoseg.train.recipe import recipe
     from geoseg.vectorize import vectorize
+    from geoseg.vectorize_raster import vectorize_raster
 
 # Each verb of the command line is one of these functions.
 _HOME = {
@@ -40,6 +41,7 @@ _HOME = {
     "evaluate": "geoseg.evaluate.run:evaluate",
     "compare": "geoseg.evaluate.compare:compare",
     "vectorize": "geoseg.vectorize:vectorize",
+    "vectorize_raster": "geoseg.vectorize_raster:vectorize_raster",
     "split_objects": "geoseg.instances.split:split_objects",
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
@@ -66,6 +68,7 @@ __all__ = [
     "split_objects",
     "train",
     "vectorize",
+    "vectorize_raster",
 ]
 
 

@@ -35,8 +35,11 @@ class Progress:
 
     def update(self, tile: Tile) -> None:
         """`tile` is done, and so are all before it (skipped for lack of data, if not predicted)."""
-        now, done = time.perf_counter(), self._order[tile.index]
-        total = len(self._order)
+        self.advance(self._order[tile.index])
+
+    def advance(self, done: int) -> None:
+        """So many are done."""
+        now, total = time.perf_counter(), len(self._order)
         if now - self._last < self._every and done < total:
             return
         self._last = now

@@ -65,7 +65,7 @@ class Layer:
     ) -> Iterator[Layer]:
         """A layer in a file of its own, which appears when the block is left normally.
 
-        `sink`: metadata and commit, see VectorSink.open.
+        `sink`: metadata, geometry and commit, see VectorSink.open.
         """
         crs = output_crs(grid.crs, options.crs)
         with VectorSink.open(path, crs=crs, overwrite=options.overwrite, **sink) as vectors:

@@ -12,6 +12,7 @@ from geoseg.events import Event, Listener
 
 if TYPE_CHECKING:
     from geoseg.predict import Result
+    from geoseg.vectorize_raster import Vectorized
 
 
 @contextmanager
@@ -30,8 +31,12 @@ def narrate(as_json: bool) -> Iterator[Listener]:
             case "info" | "warning":
                 print(f"{event['event']}: {event['message']}", file=sys.stderr)
             case "start" if sys.stderr.isatty():
-                print(f"{event['model']} on {event['device']}", file=sys.stderr)
-                bar = tqdm(total=event["tiles"], unit="tile", file=sys.stderr, leave=False)
+                unit = "tile"
+                if "model" in event:
+                    print(f"{event['model']} on {event['device']}", file=sys.stderr)
+                else:
+                    unit = "band"  # of rows
+                bar = tqdm(total=event["tiles"], unit=unit, file=sys.stderr, leave=False)
             case "progress" if bar is not None:
                 bar.update(event["done"] - bar.n)
 
@@ -49,16 +54,24 @@ def _print_json(event: Event) -> None:
 
 def summary(result: Result) -> str:
     """One line per output and per class."""
-    lines = []
-    if result.output is not None:
-        lines += [
-            f"{_count(count, 'polygon')} of {name}, {result.area_m2[name]:,.0f} m²"
-            for name, count in result.polygons.items()
-        ] or ["no polygons found"]
+    lines = _per_class(result) if result.output is not None else []
     written = [p for p in (result.output, result.mask, result.probabilities) if p is not None]
     lines += [f"wrote {path}" for path in written]
     lines.append(f"{_count(result.tiles, 'tile')} in {result.seconds:.1f} s on {result.device}")
     return "\n".join(lines)
+
+
+def summary_of_vectors(result: Vectorized) -> str:
+    """The same of a raster that was vectorized."""
+    lines = [*_per_class(result), f"wrote {result.output}"]
+    return "\n".join([*lines, f"{_count(result.rows, 'row')} in {result.seconds:.1f} s"])
+
+
+def _per_class(result: Result | Vectorized) -> list[str]:
+    return [
+        f"{_count(count, 'polygon')} of {name}, {result.area_m2[name]:,.0f} m²"
+        for name, count in result.polygons.items()
+    ] or ["no polygons found"]
 
 
 def _count(number: int, thing: str) -> str:

@@ -16,8 +16,11 @@ from geoseg.cli.base import (
     Verbs,
     as_json,
     bounds,
+    classes,
     emit,
     given,
+    numbers,
+    outline_options,
     overwrite,
     polygon_options,
     runtime_options,
@@ -57,7 +60,6 @@ def cli() -> None:
 )
 @runtime_options
 @polygon_options
-@click.option("--crs", help="CRS of the polygons, instead of the scene's.")
 @click.option("--mask", type=click.Path(path_type=Path), help="Also the class mask, as a COG.")
 @click.option(
     "--probabilities",
@@ -85,6 +87,54 @@ def predict(
         )
     if not as_json:
         click.echo(summary(result))
+
+
+@cli.command()
+@click.argument("mask")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Polygons: .gpkg .parquet .fgb .geojson .geojsonl .shp",
+)
+@click.option("--band", type=int, metavar="N", help="Band that holds the classes, from 1.")
+@click.option("--nodata", type=float, help="Value that means no data.")
+@click.option(
+    "--classes", metavar="N=NAME,...", callback=classes, help="Names of classes: 1=building,2=road"
+)
+@click.option(
+    "--background",
+    metavar="none|N,N,...",
+    callback=numbers,
+    help="Numbers that have no polygons (0).",
+)
+@click.option(
+    "--confidence",
+    type=click.Path(path_type=Path),
+    help="Raster of probabilities on the same pixels, for the columns of confidence.",
+)
+@click.option(
+    "--connectivity",
+    type=click.Choice(["4", "8"]),
+    help="8: pixels of a class that meet at a point are one polygon, too.",
+)
+@click.option("--gsd", type=float, metavar="M", help="Metres per pixel, where there is no CRS.")
+@click.option("--threshold", type=float, help="Decision level of the only class, for contours.")
+@outline_options
+@overwrite
+@as_json
+def vectorize(mask: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Write the polygons of MASK, a raster of class numbers from any tool."""
+    from geoseg.terminal import narrate, summary_of_vectors
+    from geoseg.vectorize_raster import vectorize_raster as run
+
+    if options["connectivity"]:
+        options["connectivity"] = int(options["connectivity"])
+    with narrate(as_json) as listener:
+        result = run(mask, output, listener=listener, **given(options))
+    if not as_json:
+        click.echo(summary_of_vectors(result))
 
 
 @cli.command()

@@ -176,22 +176,11 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def polygon_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which polygons come out."""
+    """Options that say which polygons come out of a prediction."""
     for option in reversed(
         [
             click.option(
                 "--threshold", type=float, help="Decision level, or least score of an object."
-            ),
-            click.option(
-                "--min-area", type=float, metavar="M2", help="Drop polygons smaller than this."
-            ),
-            click.option(
-                "--outline",
-                type=click.Choice(["pixel", "contour"]),
-                help="Along pixels, or smooth: where the probability passes the decision level.",
-            ),
-            click.option(
-                "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
             ),
             click.option(
                 "--cut",
@@ -208,4 +197,47 @@ def polygon_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ]
     ):
         function = option(function)
+    return outline_options(function)
+
+
+def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of polygons, wherever they come from; the same in predict and vectorize."""
+    for option in reversed(
+        [
+            click.option(
+                "--min-area", type=float, metavar="M2", help="Drop polygons smaller than this."
+            ),
+            click.option(
+                "--outline",
+                type=click.Choice(["pixel", "contour"]),
+                help="Along pixels, or smooth: where the probability passes the decision level.",
+            ),
+            click.option(
+                "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
+            ),
+            click.option("--crs", help="CRS of the polygons, instead of the raster's."),
+        ]
+    ):
+        function = option(function)
     return function
+
+
+def classes(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    pairs = [text.partition("=") for text in value.split(",")]
+    try:
+        if not all(name.strip() for _, _, name in pairs):
+            raise ValueError
+        return {int(number): name.strip() for number, _, name in pairs}
+    except ValueError:
+        raise click.BadParameter("NUMBER=NAME with a comma between: 1=building,2=road") from None
+
+
+def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return [] if value == "none" else [int(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter("none, or whole numbers with a comma between") from None
