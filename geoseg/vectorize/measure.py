@@ -83,6 +83,22 @@ def metres_to_units(metres: float, crs: CRS | None, at: NDArray[Any]) -> Float64
     return np.asarray(metres / np.sqrt(along_x * along_y * np.sqrt(1 - cosine**2)))
 
 
+def metric_frames(crs: CRS | None, at: Float64) -> Float64:
+    """(N, 2, 2) matrices that make metres on the ground of steps on the map around (N, 2) points.
+
+    NaN where the map is not defined.
+    """
+    ground = _ground(crs)
+    if ground is None:
+        return np.tile(np.eye(2) * _unit(crs), (len(at), 1, 1))
+    along_x, along_y, cosine = ground.measures(*np.asarray(at, np.float64).T)
+    frames = np.zeros((len(at), 2, 2))
+    frames[:, 0, 0] = along_x
+    frames[:, 0, 1] = along_y * cosine
+    frames[:, 1, 1] = along_y * np.sqrt(1 - cosine**2)
+    return frames
+
+
 @dataclass(frozen=True)
 class _Ground:
     """The way from a map to the ellipsoid."""

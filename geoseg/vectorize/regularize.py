@@ -1,0 +1,240 @@
+"""Outlines as a cartographer draws buildings: straight, with right angles, and round where round.
+
+What touches stays together: see outline_graph (neighbours share their vertices), outline_lines
+(edges onto lines of few directions) and outline_circles. Here is what holds the result against the
+original: a polygon that came out invalid, overlaps a neighbour, or covers too little of what it
+was, is tried anew with half the tolerance, then only thinned, and at last left as it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoseg.vectorize import outline_graph as graph
+from geoseg.vectorize import outline_lines as straight
+from geoseg.vectorize.measure import metric_frames
+from geoseg.vectorize.outline_circles import round_off
+from geoseg.vectorize.outline_graph import Edges
+from geoseg.vectorize.outline_lines import Lines
+from geoseg.vectorize.outline_rings import rings_of
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+TOLERANCE_M = 1.0
+MIN_IOU = 0.8
+REACH = 3.0  # tolerances that an outline may come to lie off
+# Levels: the whole tolerance; half of it; only thinned; as it was.
+HALF, THINNED, ORIGINAL = 1, 2, 3
+PATIENCE = 5  # rounds after which what fails goes back to what it was at once
+ROUNDS = 20
+
+Shapes = NDArray[np.object_]
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+def regular_shapes(
+    geometries: Shapes,
+    tolerance: float | Float64,
+    *,
+    crs: CRS | None,
+    groups: NDArray[np.integer[Any]] | None = None,
+    min_iou: float = MIN_IOU,
+) -> Shapes:
+    """(N,) polygons (or MultiPolygons), regularized; `tolerance` in metres on the ground, one or
+    (N,), 0 for polygons that stay as they are.
+
+    `groups` (N,) are numbers, in ascending order, of clusters of polygons that may touch; these
+    must have the same vertices along the boundary they share, and keep it. Others are taken each
+    by itself. A polygon does not depend on those in other clusters. Without a CRS, metres are map
+    units.
+    """
+    if len(geometries) == 0:
+        return geometries
+    parts, owner = shapely.get_parts(shapely.force_2d(geometries), return_index=True)
+    group = np.arange(len(geometries)) if groups is None else np.asarray(groups)
+    group = np.cumsum(np.diff(group, prepend=group[0]) != 0)[owner]
+    slack = np.broadcast_to(np.asarray(tolerance, np.float64), len(geometries))[owner]
+    ground = _Ground(parts, group, crs)
+    made, changed = _regular_parts(parts, group, slack, ground, min_iou)
+    return _gathered(geometries, made, owner, changed)
+
+
+class _Ground:
+    """The way from the map to metres around the middle of each group, and back."""
+
+    def __init__(self, parts: Shapes, group: Int64, crs: CRS | None) -> None:
+        bounds = shapely.bounds(parts)
+        first = np.flatnonzero(np.diff(group, prepend=-1))
+        low = np.minimum.reduceat(bounds[:, :2], first)
+        high = np.maximum.reduceat(bounds[:, 2:], first)
+        self._middle = (low + high) / 2
+        self._frame = metric_frames(crs, self._middle)
+        self._group = group
+        known = np.isfinite(self._frame).all(axis=(1, 2)) & (np.linalg.det(self._frame) != 0)
+        self._frame[~known] = np.eye(2)
+        self.known: Bool = known[group]
+
+    def to_metres(self, parts: Shapes) -> Shapes:
+        """Parts in metres."""
+        points, owner = shapely.get_coordinates(parts, return_index=True)
+        at = self._group[owner]
+        metres = np.einsum("nij,nj->ni", self._frame[at], points - self._middle[at])
+        return cast(Shapes, shapely.set_coordinates(parts.copy(), metres))
+
+    def to_map(self, parts: Shapes, rows: Int64) -> Shapes:
+        """Parts in metres on the map; `rows` says which of all they are."""
+        points, owner = shapely.get_coordinates(parts, return_index=True)
+        at = self._group[rows][owner]
+        back = np.linalg.inv(self._frame)
+        xy = np.einsum("nij,nj->ni", back[at], points) + self._middle[at]
+        return cast(Shapes, shapely.set_coordinates(parts.copy(), xy))
+
+
+def _gathered(geometries: Shapes, parts: Shapes, owner: Int64, changed: Bool) -> Shapes:
+    """The geometries with their parts replaced where these changed."""
+    counts = np.bincount(owner, minlength=len(geometries))
+    out = geometries.copy()
+    single = changed & (counts[owner] == 1)
+    out[owner[single]] = parts[single]
+    several = np.unique(owner[changed & (counts[owner] > 1)])
+    if len(several):
+        number = np.full(len(geometries), -1)
+        number[several] = np.arange(len(several))
+        of = number[owner]
+        out[several] = shapely.multipolygons(parts[of >= 0], indices=of[of >= 0])
+    return out
+
+
+def _regular_parts(
+    parts: Shapes, group: Int64, slack: Float64, ground: _Ground, min_iou: float
+) -> tuple[Shapes, Bool]:
+    """(P,) polygons, regularized, in groups (P,); and those of groups that changed."""
+    local = ground.to_metres(parts)
+    out, changed = parts.copy(), np.zeros(len(parts), np.bool_)
+    level = np.where((slack > 0) & ground.known, 0, ORIGINAL)
+    rows = np.flatnonzero(np.bincount(group, level < ORIGINAL)[group] > 0)
+    for turn in range(ROUNDS):
+        if not len(rows):
+            break
+        numbers = np.cumsum(np.diff(group[rows], prepend=-1) > 0) - 1
+        made, bad = _attempt(local[rows], numbers, slack[rows], level[rows])
+        on_map = ground.to_map(made, rows)
+        bad |= ~shapely.is_valid(on_map)
+        bad |= _too_far(made, local[rows], slack[rows], min_iou, ~bad)
+        bad |= _collide(on_map, numbers, bad)
+        bad &= level[rows] < ORIGINAL
+        fine = (np.bincount(numbers, bad) == 0)[numbers]
+        out[rows[fine]] = on_map[fine]
+        changed[rows[fine]] = (np.bincount(numbers, made != local[rows]) > 0)[numbers[fine]]
+        level[rows[bad]] = level[rows[bad]] + 1 if turn < PATIENCE else ORIGINAL
+        rows = rows[~fine]
+    return out, changed  # of what does not come to an end, all is as it was
+
+
+def _attempt(parts: Shapes, group: Int64, slack: Float64, level: Int64) -> tuple[Shapes, Bool]:
+    """The parts regularized at their levels, and which of them lost a ring and are as before."""
+    _, points, (rings, polygons) = shapely.to_ragged_array(parts)
+    ring_part = np.repeat(np.arange(len(parts)), np.diff(polygons))
+    walk, rings, points = _vertices(points, rings, group[ring_part])
+    n = len(points)
+    of_step = np.repeat(ring_part, np.diff(rings))
+    tolerance = np.full(n, np.inf)
+    own = np.where(level == 0, slack, np.where(level < ORIGINAL, slack / 2, 0.0))
+    np.minimum.at(tolerance, walk, own[of_step])
+    highest = np.zeros(n, np.int64)
+    np.maximum.at(highest, walk, level[of_step])
+    nodes, keep = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    graph.mark_nodes(walk, rings, nodes)
+    graph.thin(points, walk, rings, nodes, tolerance, keep)
+    pinned = highest >= THINNED
+    round_off(points, walk, rings, nodes, tolerance, highest == 0, keep, pinned)
+    edges = graph.edges_of(points, walk, rings, nodes, tolerance, ring_part, keep)
+    lines = _lines(points, edges, own, level, pinned)
+    xy, offsets, whole = rings_of(points, edges, lines)
+    sound = np.bincount(ring_part, ~whole, minlength=len(parts)) == 0
+    made = parts.copy()
+    if len(xy):
+        made = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offsets, polygons))
+    made[~sound] = parts[~sound]
+    return made, ~sound
+
+
+def _lines(points: Float64, edges: Edges, own: Float64, level: Int64, pinned: Bool) -> Lines:
+    """The edges onto their lines."""
+    count = len(edges.length)
+    offsets, mine = straight.by_part(edges.sides, len(own))
+    direction, size = straight.directions(edges, offsets, mine)
+    largest = np.argsort(-size, kind="stable")
+    straight.share_directions(edges, offsets, mine, size, largest, direction)
+    own = np.where(level < THINNED, own, 0.0)
+    slack = np.where(edges.sides >= 0, own[edges.sides], np.inf).min(axis=1)
+    lines = Lines(
+        parent=np.arange(count),
+        target=straight.aim(edges, direction, slack, pinned),
+        area=np.zeros(count),
+        length=np.zeros(count),
+        bounds=np.zeros((count, 3)),
+        of=np.full((len(points), 2), -1, np.int64),
+    )
+    longest = np.argsort(-edges.reach, kind="stable")
+    shortest = np.argsort(edges.length, kind="stable")
+    straight.settle(points, edges, slack, longest, lines)
+    for _ in range(2):
+        straight.tidy(points, edges, slack, shortest, pinned, lines)
+    corners = np.flatnonzero((lines.of >= 0).all(axis=1))
+    straight.meet(points, slack, *straight.by_line(lines, corners), lines)
+    return lines
+
+
+def _vertices(points: Float64, rings: Int64, group: Int64) -> tuple[Int64, Int64, Float64]:
+    """Vertices (n, 2), which rings of one group (R,) share where they are at the same point, and
+    the way around the rings: (K,) vertices and (R + 1,) offsets."""
+    inner = np.ones(len(points), np.bool_)
+    inner[rings[1:] - 1] = False  # rings end where they start
+    steps = points[inner]
+    offsets = rings - np.arange(len(rings))
+    of_step = np.repeat(group, np.diff(offsets))
+    order = np.lexsort((steps[:, 1], steps[:, 0], of_step))
+    new = np.ones(len(steps), np.bool_)
+    new[1:] = (steps[order[1:]] != steps[order[:-1]]).any(axis=1) | (np.diff(of_step[order]) > 0)
+    walk = np.empty(len(steps), np.int64)
+    walk[order] = np.cumsum(new) - 1
+    return walk, offsets, steps[order[new]]
+
+
+def _too_far(made: Shapes, before: Shapes, slack: Float64, min_iou: float, chosen: Bool) -> Bool:
+    """(P,) Which of the chosen polygons are too far from what they were."""
+    bad = np.zeros(len(made), np.bool_)
+    rows = np.flatnonzero(chosen & (made != before))
+    new, old = made[rows], before[rows]
+    common = shapely.area(shapely.intersection(new, old))
+    iou = common / (shapely.area(new) + shapely.area(old) - common)
+    bad[rows] = (iou < min_iou) | (shapely.hausdorff_distance(new, old) > REACH * slack[rows])
+    return bad
+
+
+def _collide(made: Shapes, group: Int64, bad: Bool) -> Bool:
+    """(P,) Which polygons of groups overlap others, or no longer have the vertices of these.
+
+    Only groups without bad ones are looked at: those are made anew anyway.
+    """
+    out = np.zeros(len(made), np.bool_)
+    sizes = np.bincount(group)
+    look = (sizes > 1) & (np.bincount(group, bad) == 0)
+    first = np.cumsum(sizes) - sizes
+    for size in np.unique(sizes[look]):
+        some = first[look & (sizes == size)]
+        rows = some[:, None] + np.arange(size)
+        wrong = ~shapely.lib.coverage_is_valid(made[rows], 0.0)
+        for where in rows[wrong]:
+            edges = shapely.lib.coverage_invalid_edges(made[where], 0.0)
+            touched = ~shapely.is_empty(edges)
+            out[where] = touched if touched.any() else True
+    return out
