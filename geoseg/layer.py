@@ -45,9 +45,12 @@ class Layer:
             "to_crs": flat_crs(options.crs) if options.crs else None,
             "simplify_m": options.simplify,
             "min_area_m2": options.min_area,
+            "min_width_m": options.min_width,
+            "attributes": options.attributes,
             "unit_m": unit_m,
         }
         self._waiting: list[Polygons] = []
+        self._held: list[gpd.GeoDataFrame] | None = [] if options.dissolve else None
         self.polygons: Counter[str] = Counter()
         self.area_m2: defaultdict[str, float] = defaultdict(float)
 
@@ -68,10 +71,12 @@ class Layer:
         `sink`: metadata, geometry and commit, see VectorSink.open.
         """
         crs = output_crs(grid.crs, options.crs)
+        if options.dissolve:
+            sink["geometry"] = "MultiPolygon"
         with VectorSink.open(path, crs=crs, overwrite=options.overwrite, **sink) as vectors:
             layer = cls(grid, names, options, vectors, unit_m=unit_m)
             yield layer
-            layer._flush()
+            layer._finish()
 
     @property
     def notes(self) -> list[str]:
@@ -85,8 +90,22 @@ class Layer:
             self._flush()
 
     def _flush(self) -> None:
-        self._write(features(Polygons.concat(self._waiting), **self._how))
+        frame = features(Polygons.concat(self._waiting), **self._how)
         self._waiting.clear()
+        if self._held is None:
+            self._write(frame)
+        else:
+            self._held.append(frame)
+
+    def _finish(self) -> None:
+        self._flush()
+        if self._held is not None:
+            import pandas as pd
+
+            from geoseg.vectorize.dissolve import dissolve
+
+            frame = pd.concat(self._held, ignore_index=True)
+            self._write(dissolve(frame, unit_m=self._how["unit_m"]))
 
     def _write(self, frame: gpd.GeoDataFrame) -> None:
         for name, group in frame.groupby("class", observed=True)["area_m2"]:

@@ -26,6 +26,11 @@ class PolygonOptions(Strict):
     """Which polygons come out, and where they go; of predict and vectorize.
 
     min_area:      drop polygons smaller than this, in square metres.
+    min_width:     drop slivers: polygons narrower than this, in metres (by the rectangle of the
+                   same area and perimeter).
+    dissolve:      one MultiPolygon for each class; they are held in memory until the end.
+    attributes:    more columns: deviation of the confidence, compactness, orientation, length and
+                   width, vertices (see geoseg.vectorize.attributes).
     outline:       of polygons: pixel (their edges), or contour (where the probability passes the
                    decision level between two pixels: smooth); of pixels.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
@@ -34,6 +39,9 @@ class PolygonOptions(Strict):
     """
 
     min_area: NonNegative = 0.0
+    min_width: NonNegative = 0.0
+    dissolve: bool = False
+    attributes: bool = False
     outline: Literal["pixel", "contour"] = "pixel"
     simplify: NonNegative = 0.0
     crs: str | None = None
@@ -112,7 +120,7 @@ class PredictOptions(PolygonOptions):
         """A UsageError where an option means nothing to a model of this kind."""
         only_pixels = {
             *("stitch", "mask", "probabilities", "raster_grid", "tta", "cut", "boundary"),
-            "outline",
+            *("outline", "min_width", "dissolve", "attributes"),
         }
         given = self.model_fields_set & (only_pixels if spec.finds_objects else {"merge"})
         idle = sorted(name for name in given if getattr(self, name))

@@ -294,3 +294,28 @@ def test_the_command(labels, tmp_path) -> None:
     assert done.stderr.startswith("geoseg: ")
     assert len(done.stderr.splitlines()) == 1
     assert run(tmp_path / "c.gpkg", "--classes", "wood").returncode == 2
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb", "geojson", "geojsonl", "shp"])
+def test_attributes_in_every_format(labels, tmp_path, suffix) -> None:
+    path = write(tmp_path / "mask.tif", labels)
+    out = tmp_path / f"o.{suffix}"
+    vectorize_raster(path, out, attributes=True)
+    frame = gpd.read_parquet(out) if suffix == "parquet" else gpd.read_file(out)
+    short = {"confidence_std": "conf_std", "compactness": "compact", "orientation": "orient"}
+    for name in ("confidence_std", "compactness", "orientation", "length_m", "width_m", "vertices"):
+        assert (short.get(name, name) if suffix == "shp" else name) in frame
+
+
+def test_dissolved(labels, tmp_path) -> None:
+    path = write(tmp_path / "mask.tif", labels)
+    result = vectorize_raster(path, tmp_path / "o.gpkg", dissolve=True)
+    assert result.polygons == {"1": 1, "2": 1}
+    frame = gpd.read_file(tmp_path / "o.gpkg").set_index("class_id")
+    assert frame.is_valid.all()
+    assert frame.area[1] == (labels == 1).sum() / 4
+    empty = write(tmp_path / "empty.tif", np.zeros_like(labels))
+    assert (
+        vectorize_raster(empty, tmp_path / "e.gpkg", dissolve=True, attributes=True).polygons == {}
+    )
+    assert len(gpd.read_file(tmp_path / "e.gpkg")) == 0

@@ -215,6 +215,21 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
             ),
+            click.option(
+                "--min-width", type=float, metavar="M", help="Drop polygons narrower than this."
+            ),
+            click.option(
+                "--dissolve",
+                is_flag=True,
+                default=None,
+                help="One feature per class, in memory until the end.",
+            ),
+            click.option(
+                "--attributes",
+                is_flag=True,
+                default=None,
+                help="More columns: compactness, orientation, length, width, vertices ...",
+            ),
             click.option("--crs", help="CRS of the polygons, instead of the raster's."),
         ]
     ):

@@ -48,6 +48,8 @@ SHAPEFILE_NAMES = {
     "confidence_mean": "conf_mean",
     "confidence_std": "conf_std",
     "perimeter_m": "perim_m",
+    "compactness": "compact",
+    "orientation": "orient",
 }
 
 

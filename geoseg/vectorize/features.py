@@ -28,22 +28,28 @@ def features(
     to_crs: CRS | None = None,
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
+    min_width_m: float = 0.0,
+    attributes: bool = False,
     unit_m: float = 1.0,
 ) -> gpd.GeoDataFrame:
     """One row per polygon, exteriors counter-clockwise, in `to_crs` or else `crs`.
 
     Columns: class (str, the name in `classes`, or the number where it has none), class_id,
     confidence (mean over the pixels) and confidence_min (both of the pixels outlined, NaN if
-    none was given), area_m2 and perimeter_m (on the ellipsoid, of the final geometry), geometry.
-    Without a CRS `unit_m` says how many metres a unit of the coordinates is.
+    none was given), area_m2 and perimeter_m (on the ellipsoid, of the final geometry), geometry;
+    with `attributes` also those of attributes.py. Without a CRS `unit_m` says how many metres a
+    unit of the coordinates is.
 
     `simplify_m` (metres, see `simplify`) keeps neighbours without gaps if the polygons come from
     a Polygonizer with whole_clusters, and `to_crs` if from one with junctions. Polygons that are
-    smaller than `min_area_m2` after simplifying are left out.
+    smaller than `min_area_m2` after simplifying are left out, as are slivers: those narrower than
+    `min_width_m`, by the rectangle of the same area and perimeter (`mean_width`).
     """
     import geopandas as gpd
     import shapely
 
+    from geoseg.vectorize.attributes import attributes as describe
+    from geoseg.vectorize.attributes import mean_width
     from geoseg.vectorize.measure import area_perimeter, measure_rings, metres_to_units
     from geoseg.vectorize.simplify import simplify
 
@@ -59,8 +65,15 @@ def features(
         of_parts = measure_rings(coords, polygons.rings, polygons.parts, crs)
         area, perimeter = (polygons.sum_parts(values) for values in of_parts)
     area, perimeter = area * unit_m**2, perimeter * unit_m
-    keep = slice(None) if min_area_m2 <= 0 else area >= min_area_m2
+    keep = np.ones(len(area), np.bool_) if min_area_m2 <= 0 else area >= min_area_m2
+    if min_width_m > 0:
+        keep &= mean_width(area, perimeter) >= min_width_m
     geometries, label = geometries[keep], polygons.label[keep]
+    area, perimeter = area[keep], perimeter[keep]
+    more = {}
+    if attributes:
+        more["confidence_std"] = polygons.confidence_std[keep]
+        more |= describe(geometries, crs, area, perimeter, unit_m=unit_m)
     if to_crs is not None and to_crs != crs:
         geometries = project(geometries, crs, to_crs)
     if simplify_m > 0 or to_crs is not None or transform.determinant > 0:
@@ -71,8 +84,9 @@ def features(
             "class_id": label,
             "confidence": polygons.confidence_mean[keep],
             "confidence_min": polygons.confidence_min[keep],
-            "area_m2": area[keep],
-            "perimeter_m": perimeter[keep],
+            "area_m2": area,
+            "perimeter_m": perimeter,
+            **more,
         },
         geometry=geometries,
         crs=to_crs or crs,
