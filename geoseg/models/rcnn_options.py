@@ -28,6 +28,7 @@ _MOST = {  # bundles may come from anybody
     "detections": 10_000,
 }
 _MOST_KEYPOINTS = 1000
+_MOST_EDGE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,10 @@ class Options:
     are looked at in training and in evaluation, of each level before those that overlap go, and of
     a picture after; samples: from how many anchors and proposals of a picture is learned.
     detections: at most so many objects in a picture; floor: their least score; nms: of two boxes
-    of a class with a greater IoU the lower one goes. freeze_norms: batch norms of the encoder keep
+    of a class with a greater IoU the lower one goes. picture: edge in pixels of the picture that
+    proposals and detections of the evaluation are meant for; a larger one gets more, by its area:
+    a tile of a town holds more objects than a chip of it. 0: as many in any, as torchvision has
+    it. freeze_norms: batch norms of the encoder keep
     their statistics in training, as the paper has it: for batches of a few pictures, and an
     encoder that is pretrained.
     """
@@ -66,6 +70,7 @@ class Options:
     detections: int = 100
     floor: float = 0.05
     nms: float = 0.5
+    picture: int = 0
     freeze_norms: bool = False
 
     @classmethod
@@ -81,6 +86,7 @@ class Options:
         for name, most in _MOST.items():
             _whole_numbers(name, getattr(self, name), 1, most)
         _whole_numbers("keypoints", self.keypoints, 0, _MOST_KEYPOINTS)
+        _whole_numbers("picture", self.picture, 0, _MOST_EDGE)
         for name in ("proposals", "samples"):
             given = getattr(self, name)
             if not isinstance(given, Sequence) or len(given) != 2:
@@ -120,6 +126,10 @@ class Options:
     def sizes(self) -> tuple[tuple[float, ...], ...]:
         """The anchors of each level."""
         return tuple(tuple(a) if isinstance(a, Sequence) else (a,) for a in self.anchors)
+
+    def times(self, height: int, width: int) -> float:
+        """How many times as much as in its own picture is looked for in one of this size."""
+        return max(1.0, height * width / self.picture**2) if self.picture else 1.0
 
     @property
     def anchors_per_place(self) -> int:

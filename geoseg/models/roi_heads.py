@@ -224,12 +224,12 @@ class KeypointBranch(Branch):
 class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]
     """torchvision's: masks are doubled by a transposed convolution, whose squares of 2 x 2 do not
     overlap. As a convolution it is the same, and its backward pass in bfloat16 several times as
-    fast on a CPU."""
+    fast on a CPU; forwards it is slower."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not len(x):  # torch cannot shuffle nothing backwards
-            nothing: Tensor = super().forward(x)
-            return nothing
+        if not self.training or not len(x):  # of nothing torch has no backward pass
+            as_it_is: Tensor = super().forward(x)
+            return as_it_is
         doubling = self.conv5_mask
         kernel = doubling.weight.permute(1, 2, 3, 0).flatten(0, 2)[..., None, None]
         x = F.pixel_shuffle(F.conv2d(x, kernel, doubling.bias.repeat_interleave(4)), 2)

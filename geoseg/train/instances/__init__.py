@@ -35,7 +35,7 @@ from geoseg.train.instances.windows import ObjectWindows
 from geoseg.train.task import Predict, Task
 from geoseg.train.windows import Blank
 
-TILE = 768  # pixels, preferred: some objects of most sizes, and no more than a small GPU can hold
+TILE = 512  # pixels, preferred: the size of picture that it learned from is not far
 OVERLAP = (64, 256)  # pixels: at least and at most
 MOST_OBJECTS = 0.95  # of them are no longer than the overlap of tiles
 
@@ -77,6 +77,7 @@ class ObjectTask(Task):
             return super().resolve(sheets)
         sizes, gsd = anchors.measured(sheets), self.config.data.gsd
         arguments = anchors.fitted(self.config.model.arguments, sizes, gsd)
+        arguments.setdefault("picture", self.config.schedule.chip)  # what counts of objects mean
         return arguments, [anchors.said(arguments, gsd, len(sizes))]
 
     def windows(self, sheets: Sequence[Sheet], blank: Blank) -> Dataset[Any]:
