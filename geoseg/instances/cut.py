@@ -71,10 +71,10 @@ class Cuts:
         return cls(tuple(c.id for c in spec.classes), necks, line)
 
     def separate(self, rows: Rows) -> tuple[UInt8, Float32, Float32 | None]:
-        """(h, W) labels without the boundary, their confidence, and that of being inside.
+        """(h, W) labels without the boundary, their confidence, and the same, 0 on the boundary.
 
         A pixel of the boundary gets the most probable label of those that are cut. The confidence
-        of these is that of the class or its boundary; inside, as `CuttingPolygonizer.add` takes it.
+        of these is that of the class or its boundary: the line itself tells where objects end.
         """
         if self.boundary is None:
             return rows.labels, rows.confidence, None
@@ -83,10 +83,9 @@ class Cuts:
         best = rows.scores[cut].argmax(axis=0)
         labels = np.where(line, np.array(self.ids, np.uint8)[cut][best], rows.labels)
         own = np.where(line, rows.scores[cut].max(axis=0), rows.confidence)
-        border = np.where(
-            np.isin(labels, list(self.necks)), rows.scores[self.ids.index(self.boundary)], 0
-        )
-        return labels, own + border, np.where(line, np.float32(0), rows.confidence)
+        border = rows.scores[self.ids.index(self.boundary)]
+        confidence = own + np.where(np.isin(labels, list(self.necks)), border, 0)
+        return labels, confidence, np.where(line, np.float32(0), confidence)
 
 
 class CuttingPolygonizer:
@@ -184,7 +183,8 @@ class CuttingPolygonizer:
         rings = slice(*polygons.parts[polygons.shapes[[k, k + 1]]])
         x0, y0, x1, y1 = polygons.bbox[k].tolist()
         mask = np.zeros((y1 - y0, x1 - x0), np.bool_)
-        _fill(polygons.coords, polygons.rings[rings.start : rings.stop + 1], x0, y0, mask)
+        corners = np.asarray(polygons.coords, np.int32)  # as they are: these are no contours
+        _fill(corners, polygons.rings[rings.start : rings.stop + 1], x0, y0, mask)
         if not cut:
             return mask, mask.astype(np.int32)
         inside = self._passed.read(-1, polygons.bbox[k])
