@@ -566,3 +566,25 @@ def test_options_are_told_apart() -> None:
     assert {"roi", "mask_loss", "mask_head", "masks", "keypoints", "freeze_norms"} <= set(
         itertools.chain.from_iterable(KINDS)
     )
+
+
+def test_a_larger_picture_gets_more_by_its_area() -> None:
+    """So that what is found in a place does not depend on how large the tile around it is."""
+    network = models.build(
+        "mask_rcnn",
+        classes=1,
+        bands=3,
+        encoder="resnet18",
+        channels=16,
+        box_hidden=16,
+        mask_channels=16,
+        proposals=[50, 20],
+        detections=5,
+        floor=0.0,
+        nms=1.0,
+        picture=64,
+    ).eval()
+    with torch.inference_mode():
+        for edge, most in ((32, 5), (64, 5), (128, 20)):
+            (found,) = network(torch.randn(1, 3, edge, edge))
+            assert len(found["scores"]) == most
