@@ -37,12 +37,14 @@ class Layer:
         unit_m: float = 1.0,
     ) -> None:
         """names: of the classes. unit_m: metres that a unit is, where there is no CRS."""
+        options.must_name(names)
         self._vectors = vectors
         self._how: dict[str, Any] = {
             "transform": grid.transform,
             "crs": grid.crs,
             "classes": names,
             "to_crs": flat_crs(options.crs) if options.crs else None,
+            "regularize_m": options.regularize,
             "simplify_m": options.simplify,
             "min_area_m2": options.min_area,
             "min_width_m": options.min_width,
@@ -118,7 +120,7 @@ def polygonizer(width: int, options: PolygonOptions, **more: Any) -> Polygonizer
     """One whose polygons can be treated as the options say."""
     return Polygonizer(
         width,
-        whole_clusters=options.simplify > 0,
+        whole_clusters=options.whole_clusters,
         junctions=options.crs is not None,
         contours=options.outline == "contour",
         **more,

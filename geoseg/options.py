@@ -33,6 +33,8 @@ class PolygonOptions(Strict):
                    width, vertices (see geoseg.vectorize.attributes).
     outline:       of polygons: pixel (their edges), or contour (where the probability passes the
                    decision level between two pixels: smooth); of pixels.
+    regularize:    straight outlines with right angles, and circles, as of buildings; how far they
+                   may move, in metres, or {class: metres}, and other classes keep theirs. 0 = off.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
     crs:           CRS of the polygons, instead of the scene's.
     overwrite:     replace outputs that exist.
@@ -43,9 +45,23 @@ class PolygonOptions(Strict):
     dissolve: bool = False
     attributes: bool = False
     outline: Literal["pixel", "contour"] = "pixel"
+    regularize: NonNegative | dict[str, NonNegative] = 0.0
     simplify: NonNegative = 0.0
     crs: str | None = None
     overwrite: bool = False
+
+    @property
+    def whole_clusters(self) -> bool:
+        """Whether polygons that touch are needed together."""
+        return self.simplify > 0 or bool(self.regularize)
+
+    def must_name(self, names: Mapping[int, str]) -> None:
+        """A UsageError where an option names a class that is not among these."""
+        named = self.regularize if isinstance(self.regularize, dict) else {}
+        for name in named:
+            if name not in names.values() and not (name.isdigit() and int(name) not in names):
+                there = ", ".join(names.values()) or "numbers only"
+                raise UsageError(f"regularize: there is no class {name!r}; there are: {there}")
 
 
 class PredictOptions(PolygonOptions):
@@ -127,8 +143,9 @@ class PredictOptions(PolygonOptions):
         if idle:
             kind = "objects, not pixels" if spec.finds_objects else "pixels, not objects"
             raise UsageError(f"{', '.join(idle)}: {spec.id} finds {kind}; leave it out")
+        self.must_name(spec.names)
         if self.cuts(spec) is not None and self.outline == "contour":
-            raise UsageError("outline: objects that are cut apart have pixel outlines only")
+            raise UsageError("outline: cut objects follow the pixels; leave out contour, or cut")
 
     def cuts(self, spec: ModelSpec) -> Cuts | None:
         """What of a model's pixels is cut into objects; None for nothing."""

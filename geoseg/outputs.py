@@ -109,6 +109,7 @@ class ObjectOutputs:
             "crs": grid.crs,
             "classes": spec.names,
             "to_crs": flat_crs(options.crs) if options.crs else None,
+            "regularize_m": options.regularize,
             "simplify_m": options.simplify,
             "min_area_m2": options.min_area,
             "unit_m": spec.gsd / abs(grid.transform.determinant) ** 0.5,
@@ -199,7 +200,7 @@ def open_outputs(
             layer = stack.enter_context(Layer.open(path, grid, spec.names, options, **where))
             if (cuts := options.cuts(spec)) is not None:
                 # Pieces get vertices where cuts end on a neighbour: only clusters know of these.
-                clusters = options.simplify > 0 or options.crs is not None
+                clusters = options.whole_clusters or options.crs is not None
                 cutter = CuttingPolygonizer(
                     grid.width, cuts, folder=path.parent, whole_clusters=clusters
                 )

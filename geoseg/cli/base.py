@@ -213,6 +213,12 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Along pixels, or smooth: where the probability passes the decision level.",
             ),
             click.option(
+                "--regularize",
+                metavar="M|CLASS=M,...",
+                callback=_cut,
+                help="Straight outlines with right angles, moved by up to M metres (houses: 0.75).",
+            ),
+            click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
             ),
             click.option(

@@ -29,6 +29,7 @@ def features(
     classes: Mapping[int, str],
     first_id: int = 1,
     to_crs: CRS | None = None,
+    regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
     unit_m: float = 1.0,
@@ -37,19 +38,24 @@ def features(
 
     Columns: id (running from `first_id`), class, class_id, score, truncated (see
     geoseg.predictions.Objects), area_m2 and perimeter_m (on the ellipsoid, of the final outline),
-    and keypoints (WKT in the same CRS) of a model that finds them. `simplify_m` is the tolerance
-    of Douglas and Peucker (1973), each object by itself. Without a CRS `unit_m` says how many
-    metres a unit of the coordinates is.
+    and keypoints (WKT in the same CRS) of a model that finds them. `regularize_m` (of all or by
+    the name of the class, see geoseg.vectorize.regularize) and `simplify_m` (the tolerance of
+    Douglas and Peucker 1973) are in metres; each object is drawn by itself. Without a CRS `unit_m`
+    says how many metres a unit of the coordinates is.
     """
     import geopandas as gpd
     import shapely
 
-    from geoseg.vectorize.features import class_names, project
+    from geoseg.vectorize.features import class_names, project, tolerances
     from geoseg.vectorize.measure import area_perimeter, metres_to_units
+    from geoseg.vectorize.regularize import regular_shapes
 
     shapes = outlines(objects.masks, transform)
+    names = class_names(objects.labels.astype(np.int32), classes)
     if crs is not None:
         unit_m = 1.0  # metres are what comes out
+    if regularize_m:
+        shapes = regular_shapes(shapes, tolerances(regularize_m, names) / unit_m, crs=crs)
     if simplify_m > 0:
         middles = shapely.get_coordinates(shapely.centroid(shapes))
         shapes = shapely.simplify(shapes, metres_to_units(simplify_m, crs, middles) / unit_m)
@@ -60,7 +66,7 @@ def features(
         shapes = project(shapes, crs, to_crs)
     columns = {
         "id": np.arange(first_id, first_id + len(kept), dtype=np.int64),
-        "class": class_names(objects.labels[kept].astype(np.int32), classes),
+        "class": names.iloc[kept].reset_index(drop=True),
         "class_id": objects.labels[kept].astype(np.int32),
         "score": objects.scores[kept],
         "truncated": objects.truncated[kept],

@@ -3,6 +3,7 @@
     kernel      compiled: runs of labels -> corners, linked into rings while rows pass
     contour     where outlines cross between pixels, by the probability
     stream      Polygonizer: bands of rows in, Polygons (arrays on the pixel grid) out
+    regularize  straight outlines with right angles, and circles; with outline_graph, _lines ...
     simplify    fewer vertices, boundaries of neighbours still shared
     measure     area and perimeter on the ellipsoid, in any CRS
     features    Polygons -> GeoDataFrame on the map
@@ -52,6 +53,7 @@ def vectorize(
     crs: Any = None,
     classes: Mapping[int, str] | None = None,
     connectivity: int = 4,
+    regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
     nodata: int | None = 0,
@@ -86,7 +88,7 @@ def vectorize(
     polygonizer = Polygonizer(
         mask.shape[1],
         connectivity=connectivity,
-        whole_clusters=simplify_m > 0,
+        whole_clusters=simplify_m > 0 or bool(regularize_m),
         contours=contours,
     )
     edges = _edges(mask, hidden, scores, ids, threshold, nodata) if contours else None
@@ -103,6 +105,7 @@ def vectorize(
         transform=Affine.identity() if transform is None else transform,
         crs=None if crs is None else CRS.from_user_input(crs),
         classes=classes or {},
+        regularize_m=regularize_m,
         simplify_m=simplify_m,
         min_area_m2=min_area_m2,
     )

@@ -26,6 +26,7 @@ def features(
     crs: CRS | None,
     classes: Mapping[int, str],
     to_crs: CRS | None = None,
+    regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
     min_width_m: float = 0.0,
@@ -40,8 +41,9 @@ def features(
     with `attributes` also those of attributes.py. Without a CRS `unit_m` says how many metres a
     unit of the coordinates is.
 
-    `simplify_m` (metres, see `simplify`) keeps neighbours without gaps if the polygons come from
-    a Polygonizer with whole_clusters, and `to_crs` if from one with junctions. Polygons that are
+    `regularize_m` (metres, of all or by the name of the class, see regularize.py) and `simplify_m`
+    (metres, see `simplify`) keep neighbours without gaps if the polygons come from a Polygonizer
+    with whole_clusters, and `to_crs` if from one with junctions. Polygons that are
     smaller than `min_area_m2` after simplifying are left out, as are slivers: those narrower than
     `min_width_m`, by the rectangle of the same area and perimeter (`mean_width`).
     """
@@ -51,15 +53,21 @@ def features(
     from geoseg.vectorize.attributes import attributes as describe
     from geoseg.vectorize.attributes import mean_width
     from geoseg.vectorize.measure import area_perimeter, measure_rings, metres_to_units
+    from geoseg.vectorize.regularize import regular_shapes
     from geoseg.vectorize.simplify import simplify
 
     coords = polygons.map_coords(transform)
     geometries = polygons.build(coords)
     if crs is not None:
         unit_m = 1.0  # metres are what comes out
+    redrawn = bool(regularize_m) or simplify_m > 0
+    if regularize_m:
+        by_class = tolerances(regularize_m, class_names(polygons.label, classes)) / unit_m
+        geometries = regular_shapes(geometries, by_class, crs=crs, groups=polygons.cluster)
     if simplify_m > 0:
         tolerance = metres_to_units(simplify_m, crs, _cluster_points(polygons, transform)) / unit_m
         geometries = simplify(geometries, tolerance, groups=polygons.cluster)
+    if redrawn:
         area, perimeter = area_perimeter(geometries, crs)
     else:
         of_parts = measure_rings(coords, polygons.rings, polygons.parts, crs)
@@ -76,7 +84,7 @@ def features(
         more |= describe(geometries, crs, area, perimeter, unit_m=unit_m)
     if to_crs is not None and to_crs != crs:
         geometries = project(geometries, crs, to_crs)
-    if simplify_m > 0 or to_crs is not None or transform.determinant > 0:
+    if redrawn or to_crs is not None or transform.determinant > 0:
         geometries = shapely.orient_polygons(geometries)
     return gpd.GeoDataFrame(
         {
@@ -131,6 +139,13 @@ def class_names(label: NDArray[np.int32], classes: Mapping[int, str]) -> pd.Seri
     ids, index = np.unique(label, return_inverse=True)
     names = np.array([str(classes.get(i, i)) for i in ids.tolist()], dtype=object)
     return pd.Series(names[index], dtype="str")
+
+
+def tolerances(metres: float | Mapping[str, float], names: pd.Series[str]) -> Float64:
+    """(N,) metres for each of the (N,) classes; 0 for those that are not named."""
+    if isinstance(metres, Mapping):
+        return np.array([metres.get(name, 0.0) for name in names], np.float64)
+    return np.full(len(names), metres, np.float64)
 
 
 def _cluster_points(polygons: Polygons, transform: Affine) -> Float64:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TOLERANCE_M = 1.0
 MIN_IOU = 0.8
+WIDTH = 0.3  # the tolerance is at most that of the mean width: what is small keeps its shape
 REACH = 3.0  # tolerances that an outline may come to lie off
 # Levels: the whole tolerance; half of it; only thinned; as it was.
 HALF, THINNED, ORIGINAL = 1, 2, 3
@@ -62,6 +63,7 @@ def regular_shapes(
     group = np.cumsum(np.diff(group, prepend=group[0]) != 0)[owner]
     slack = np.broadcast_to(np.asarray(tolerance, np.float64), len(geometries))[owner]
     ground = _Ground(parts, group, crs)
+    slack = np.where(ground.known, slack, 0.0)
     made, changed = _regular_parts(parts, group, slack, ground, min_iou)
     return _gathered(geometries, made, owner, changed)
 
@@ -117,8 +119,9 @@ def _regular_parts(
 ) -> tuple[Shapes, Bool]:
     """(P,) polygons, regularized, in groups (P,); and those of groups that changed."""
     local = ground.to_metres(parts)
+    slack = np.minimum(slack, WIDTH * 2 * shapely.area(local) / shapely.length(local))
     out, changed = parts.copy(), np.zeros(len(parts), np.bool_)
-    level = np.where((slack > 0) & ground.known, 0, ORIGINAL)
+    level = np.where(slack > 0, 0, ORIGINAL)
     rows = np.flatnonzero(np.bincount(group, level < ORIGINAL)[group] > 0)
     for turn in range(ROUNDS):
         if not len(rows):
