@@ -85,7 +85,8 @@ def count_vertices(geometries: Geometries) -> NDArray[np.int32]:
     """(N,) number of vertices of polygons; a ring's last one is its first, and counts once."""
     parts, owner = shapely.get_parts(geometries, return_index=True)
     rings = np.bincount(owner, shapely.get_num_interior_rings(parts) + 1, len(geometries))
-    return (shapely.get_num_coordinates(geometries) - rings).astype(np.int32)
+    counts: NDArray[np.int32] = (shapely.get_num_coordinates(geometries) - rings).astype(np.int32)
+    return counts
 
 
 def mean_width(area: Float64, perimeter: Float64) -> Float64:
