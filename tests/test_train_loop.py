@@ -26,7 +26,7 @@ from geoseg.metrics import IGNORE
 from geoseg.reading import normalize
 from geoseg.spec import Scaling
 from geoseg.train import learner as learning
-from geoseg.train import loop, pixels
+from geoseg.train import loop, memory, pixels
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric, new_fabric, use_threads
 from geoseg.train.learner import Job, Learner
@@ -355,6 +355,10 @@ def on_gpu() -> Exception:
     return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
 
+def in_onednn() -> Exception:
+    return RuntimeError("could not create a primitive")
+
+
 @pytest.mark.parametrize("error", [on_cpu, on_gpu, MemoryError])
 @pytest.mark.parametrize(
     ("most", "accumulate", "told"),
@@ -374,12 +378,89 @@ def test_out_of_memory_tells_what_fits(
         learner.learn(images, targets)
 
 
+class Poisoned(Hungry):
+    """Fails for ever once more than so many windows came after the first try."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > 1 and len(x) > self.most:
+            self.most, self.error = 0, in_onednn
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (on_cpu, "12 windows of 64 pixels at a time, but 3 fit: set schedule.accumulate to 4"),
+        (in_onednn, "12 windows of 64 pixels at a time: make schedule.accumulate larger"),
+    ],
+)
+def test_what_fits_is_found_before_onednn_breaks(
+    data: Any, tmp_path: Path, error: Any, told: str
+) -> None:
+    learner = new_learner(data, tmp_path / "run", Poisoned(3, error), batch=12)
+    images, targets = torch.zeros(12, 3, 92, 92), torch.zeros(12, 92, 92, dtype=torch.uint8)
+    with pytest.raises(GeosegError, match=told):
+        learner.learn(images, targets)
+
+
 def test_other_errors_are_not_taken_for_want_of_memory(data: Any, tmp_path: Path) -> None:
     network = Hungry(0, lambda: RuntimeError("a fault of ours"))
     learner = new_learner(data, tmp_path / "run", network)
     images, targets = torch.zeros(2, 3, 92, 92), torch.zeros(2, 92, 92, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         learner.learn(images, targets)
+
+
+@pytest.mark.parametrize(
+    ("chip", "told"),
+    [
+        (256, "for 32 windows of 256 pixels at a time, but (4|8|16) fit: set schedule.accumulate"),
+        (1024, "for the network and a batch of 32 windows of 1024 pixels: make schedule.chip or"),
+    ],
+)
+def test_memory_ends_in_words_on_a_cpu(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chip: int, told: str
+) -> None:
+    """Where Linux would kill the process: what is free here is made little."""
+    monkeypatch.setattr(memory, "free_memory", lambda: 700 << 20, raising=False)
+    root, places = data
+    schedule = {"chip": chip, "batch": 32, "steps": 1, "precision": "float32"}
+    model = {"architecture": "tiny", "arguments": {"width": 48, "depth": 3}}
+    with pytest.raises(GeosegError, match=f"cpu has too little memory {told}"):
+        run(recipe(places, model=model, **schedule), root, tmp_path / "run", progress=False)
+    assert len(np.ones(800 << 20, np.uint8))  # and is as before
+
+
+def test_free_memory_is_that_of_the_tightest_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    own = groups / "memory" / "batch" / "job"
+    for folder in (proc / "self", own, groups / "box"):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(memory, "_PROC", proc)
+    monkeypatch.setattr(memory, "_GROUPS", groups)
+    assert memory.free_memory() is None
+    (proc / "meminfo").write_text("MemFree: 1 kB\nMemAvailable:  900 kB\nSwapFree:  100 kB\n")
+    (proc / "self" / "cgroup").write_text("1:cpu:/a\n4:memory:/batch/job\n0::/box\n")
+    assert memory.free_memory() == 1000 << 10
+    (groups / "box" / "memory.max").write_text("900000\n")
+    (groups / "box" / "memory.current").write_text("500000\n")
+    (groups / "box" / "memory.stat").write_text("anon 9\ninactive_file 1000\nactive_file 2000\n")
+    assert memory.free_memory() == 403_000
+    stat = "inactive_file 0\nactive_file 0\ntotal_inactive_file 5\ntotal_active_file 6\n"
+    (own / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (own / "memory.usage_in_bytes").write_text("100\n")
+    (own / "memory.stat").write_text(stat)
+    (own.parent / "memory.limit_in_bytes").write_text("300000\n")
+    (own.parent / "memory.usage_in_bytes").write_text("100000\n")
+    (own.parent / "memory.stat").write_text(stat)
+    assert memory.free_memory() == 200_011
+    (groups / "box" / "memory.max").write_text("max\n")
+    assert memory.free_memory() == 200_011
 
 
 # --- what cannot be -------------------------------------------------------------------------

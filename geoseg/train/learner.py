@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from geoseg.bundle import rounded
 from geoseg.data.sheets import Sheet
 from geoseg.errors import GeosegError, ModelError, UsageError
-from geoseg.runtime.torch_network import out_of_memory
 from geoseg.spec import Scaling
 from geoseg.train import checkpoint
 from geoseg.train.augment import Augment
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric
-from geoseg.train.memory import advice
+from geoseg.train.memory import advice, broken, exhausted
 from geoseg.train.networks import Scale, prepared
 from geoseg.train.optimizer import MovingAverage, learning_rate, new_optimizer, set_rates
 from geoseg.train.task import Judged, Task, task_of
@@ -113,9 +112,10 @@ class Learner:
                     "this network normalizes over two windows at a time or more: make "
                     "schedule.batch larger, or schedule.accumulate smaller"
                 ) from e
-            if not out_of_memory(e):
+            if not exhausted(e):
                 raise
-        raise advice(self._attempt, self.config.schedule, self.fabric.device.type)
+            attempt = None if broken(e) else self._attempt
+        raise advice(attempt, self.config.schedule, self.fabric.device.type)
 
     def _learn(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
         seed = _seed(self.config.schedule.seed, self.step, self.fabric.global_rank)
@@ -191,7 +191,7 @@ class Learner:
         try:
             found = self.task.counted(predict, blocks, mine)
         except (RuntimeError, MemoryError) as e:
-            if not out_of_memory(e):
+            if not exhausted(e):
                 raise
             raise GeosegError(
                 f"{fabric.device.type} has too little memory for a validation block of "

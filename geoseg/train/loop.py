@@ -14,13 +14,26 @@ from geoseg.train.config import ScheduleConfig
 from geoseg.train.devices import Fabric, part
 from geoseg.train.learner import Job, Learner
 from geoseg.train.log import Log
+from geoseg.train.memory import capped, exhausted, too_large
 
 MINUTES = 5.0  # between checkpoints, at most; validations make some, too
 
 
 def fit(fabric: Fabric, job: Job) -> None:
     """Train to the end, from the last checkpoint on if there is one; runs in every process."""
-    torch.set_num_threads(job.config.schedule.threads)
+    schedule = job.config.schedule
+    torch.set_num_threads(schedule.threads)
+    with capped(fabric.device, schedule.devices):
+        try:
+            _fit(fabric, job)
+        except (RuntimeError, MemoryError) as e:
+            if not exhausted(e):
+                raise
+            raise too_large(schedule, fabric.device.type) from e
+    part(fabric)
+
+
+def _fit(fabric: Fabric, job: Job) -> None:
     learner = Learner(fabric, job)
     learner.resume()
     blocks, saved = job.task.blocks(job.sheets, job.scaling.offset), time.monotonic()
@@ -39,7 +52,6 @@ def fit(fabric: Fabric, job: Job) -> None:
                 saved = time.monotonic()
             if learner.finished:
                 break
-    part(fabric)
 
 
 def batches(fabric: Fabric, job: Job, first: int) -> Iterator[tuple[Tensor, Any]]:
