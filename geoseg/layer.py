@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geoseg.errors import UsageError
 from geoseg.options import PolygonOptions
+from geoseg.predictions import Rows
 from geoseg.sinks import VectorSink
 from geoseg.vectorize import Polygonizer, Polygons, features
+from geoseg.vectorize.measure import metric_frames
+from geoseg.vectorize.sieve import Cleaned, Cleaner
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -125,6 +129,51 @@ def polygonizer(width: int, options: PolygonOptions, **more: Any) -> Polygonizer
         contours=options.outline == "contour",
         **more,
     )
+
+
+def unit_of(grid: Grid, gsd: float) -> float:
+    """Metres that a unit of a grid without CRS is, whose pixels are `gsd` metres large."""
+    return float(gsd / abs(grid.transform.determinant) ** 0.5)
+
+
+def cleaner(grid: Grid, options: PolygonOptions, *, unit_m: float = 1.0) -> Cleaner | None:
+    """What sieves and fills rows as the options say, by the size of a pixel in the middle."""
+    if not (options.sieve or options.fill_holes):
+        return None
+    middle = grid.transform @ (grid.width / 2, grid.height / 2)
+    on_ground = np.linalg.det(metric_frames(grid.crs, np.array([middle]))[0])
+    if grid.crs is None:
+        on_ground = unit_m**2
+    pixel = abs(grid.transform.determinant) * abs(on_ground)
+    return Cleaner(grid.width, sieve=options.sieve / pixel, holes=options.fill_holes / pixel)
+
+
+class RowsCleaner:
+    """A Cleaner of Rows: what it changed gets the probability of its new class."""
+
+    def __init__(self, cleaner: Cleaner, ids: Sequence[int]) -> None:
+        """ids: of the classes, in the order of the scores."""
+        self._cleaner, self._ids, self._row = cleaner, ids, 0
+
+    def add(self, rows: Rows) -> Rows | None:
+        """Take the next rows; return those that are final, if any."""
+        return self._made(self._cleaner.add(rows.labels, rows.valid, rows.confidence, rows.scores))
+
+    def finish(self) -> Rows | None:
+        """Return the rows that are left, if any."""
+        return self._made(self._cleaner.finish())
+
+    def _made(self, cleaned: Cleaned | None) -> Rows | None:
+        if cleaned is None:
+            return None
+        confidence, scores = cleaned.planes
+        changed = cleaned.changed
+        if changed.any():
+            confidence = np.where(changed, np.float32(0), confidence)
+            for number, plane in zip(self._ids, scores, strict=True):
+                np.copyto(confidence, plane, where=changed & (cleaned.labels == number))
+        row, self._row = self._row, self._row + len(cleaned.labels)
+        return Rows(row, cleaned.labels, confidence, cleaned.valid, scores)
 
 
 def output_crs(crs: CRS | None, wanted: str | None) -> CRS | None:

@@ -25,6 +25,9 @@ Count = Annotated[int, Field(ge=1)]
 class PolygonOptions(Strict):
     """Which polygons come out, and where they go; of predict and vectorize.
 
+    sieve:         regions of a class, or of the background, smaller than this (square metres) take
+                   the class that most of their border with larger ones has.
+    fill_holes:    holes in a class that are smaller than this (square metres) are filled.
     min_area:      drop polygons smaller than this, in square metres.
     min_width:     drop slivers: polygons narrower than this, in metres (by the rectangle of the
                    same area and perimeter).
@@ -40,6 +43,8 @@ class PolygonOptions(Strict):
     overwrite:     replace outputs that exist.
     """
 
+    sieve: NonNegative = 0.0
+    fill_holes: NonNegative = 0.0
     min_area: NonNegative = 0.0
     min_width: NonNegative = 0.0
     dissolve: bool = False
@@ -136,7 +141,7 @@ class PredictOptions(PolygonOptions):
         """A UsageError where an option means nothing to a model of this kind."""
         only_pixels = {
             *("stitch", "mask", "probabilities", "raster_grid", "tta", "cut", "boundary"),
-            *("outline", "min_width", "dissolve", "attributes"),
+            *("outline", "sieve", "fill_holes", "min_width", "dissolve", "attributes"),
         }
         given = self.model_fields_set & (only_pixels if spec.finds_objects else {"merge"})
         idle = sorted(name for name in given if getattr(self, name))

@@ -13,7 +13,15 @@ import pyarrow as pa
 from geoseg.errors import UsageError
 from geoseg.instances.cut import CuttingPolygonizer
 from geoseg.instances.features import features as object_features
-from geoseg.layer import Layer, flat_crs, output_crs, polygonizer
+from geoseg.layer import (
+    Layer,
+    RowsCleaner,
+    cleaner,
+    flat_crs,
+    output_crs,
+    polygonizer,
+    unit_of,
+)
 from geoseg.options import PredictOptions
 from geoseg.predictions import Objects, Rows
 from geoseg.sinks import RasterSink, VectorSink, vector_format
@@ -28,6 +36,7 @@ from geoseg.sinks.raster import (
     encode_probabilities,
 )
 from geoseg.spec import BACKGROUND, ModelSpec
+from geoseg.vectorize import Polygons
 from geoseg.vectorize.contour import Crossings
 
 if TYPE_CHECKING:
@@ -61,6 +70,9 @@ class Outputs:
     ) -> None:
         self._layer, self._mask, self._probabilities = layer, mask, probabilities
         self._polygonizer = polygonizer(grid.width, options)
+        self._cleaner: RowsCleaner | None = None
+        if (rows_cleaner := cleaner(grid, options, unit_m=unit_of(grid, spec.gsd))) is not None:
+            self._cleaner = RowsCleaner(rows_cleaner, [c.id for c in spec.classes])
         self._crossings: Crossings | None = None
         if options.outline == "contour":
             ids = [c.id for c in spec.classes]
@@ -76,14 +88,18 @@ class Outputs:
         if self._probabilities is not None:
             self._probabilities.write(rows.row, encode_probabilities(rows.scores, rows.valid))
         if self._layer is not None:
-            if self._cutter is not None:
-                polygons = self._cutter.add(rows)
-            else:
-                edges = None
-                if self._crossings is not None:
-                    edges = self._crossings.add(rows.labels, rows.scores, rows.valid)
-                polygons = self._polygonizer.add(rows.labels, rows.confidence, edges)
-            self._layer.add(polygons)
+            clean = rows if self._cleaner is None else self._cleaner.add(rows)
+            if clean is not None:
+                self._layer.add(self._polygons(clean))
+
+    def _polygons(self, rows: Rows) -> Polygons:
+        """What is final with these rows."""
+        if self._cutter is not None:
+            return self._cutter.add(rows)
+        edges = None
+        if self._crossings is not None:
+            edges = self._crossings.add(rows.labels, rows.scores, rows.valid)
+        return self._polygonizer.add(rows.labels, rows.confidence, edges)
 
     @property
     def notes(self) -> list[str]:
@@ -94,6 +110,8 @@ class Outputs:
     def finish(self) -> None:
         """No more rows come: the polygons that were still open are final now."""
         if self._layer is not None:
+            if self._cleaner is not None and (rows := self._cleaner.finish()) is not None:
+                self._layer.add(self._polygons(rows))
             self._layer.add((self._cutter or self._polygonizer).finish())
 
 
@@ -112,7 +130,7 @@ class ObjectOutputs:
             "regularize_m": options.regularize,
             "simplify_m": options.simplify,
             "min_area_m2": options.min_area,
-            "unit_m": spec.gsd / abs(grid.transform.determinant) ** 0.5,
+            "unit_m": unit_of(grid, spec.gsd),
         }
         self.polygons: Counter[str] = Counter()
         self.area_m2: defaultdict[str, float] = defaultdict(float)
@@ -195,8 +213,8 @@ def open_outputs(
             )
         if path is not None:
             # Without a CRS pixels are taken to be as large as the user says, or as the model's.
-            unit_m = spec.gsd / abs(grid.transform.determinant) ** 0.5
-            where: dict[str, Any] = {"metadata": metadata, "commit": commit, "unit_m": unit_m}
+            where: dict[str, Any] = {"metadata": metadata, "commit": commit}
+            where["unit_m"] = unit_of(grid, spec.gsd)
             layer = stack.enter_context(Layer.open(path, grid, spec.names, options, **where))
             if (cuts := options.cuts(spec)) is not None:
                 # Pieces get vertices where cuts end on a neighbour: only clusters know of these.

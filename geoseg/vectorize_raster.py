@@ -23,7 +23,7 @@ from geoseg.config import check
 from geoseg.errors import UsageError
 from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Window
-from geoseg.layer import Layer, flat_crs, polygonizer
+from geoseg.layer import Layer, cleaner, flat_crs, polygonizer, unit_of
 from geoseg.options import PolygonOptions
 from geoseg.reading import ahead
 from geoseg.scene.classes import ClassRaster, Probabilities, row_windows
@@ -31,8 +31,9 @@ from geoseg.sinks import vector_format
 from geoseg.sinks.atomic import check_target, same_file
 from geoseg.vectorize import Polygons
 from geoseg.vectorize.contour import Crossings
+from geoseg.vectorize.sieve import Cleaner
 
-ZERO = -(2**31) + 1  # label that stands for class 0 where it has polygons: 0 has none
+ZERO = -(2**31) + 15  # label that stands for class 0 where it has polygons: 0 has none
 
 
 class VectorizeOptions(PolygonOptions):
@@ -105,16 +106,17 @@ def vectorize_raster(
         progress = Progress(listener, {k: k for k in range(len(windows))}, scene=str(source))
         unit_m = 1.0
         if opts.gsd is not None:
-            unit_m = opts.gsd / abs(raster.grid.transform.determinant) ** 0.5
+            unit_m = unit_of(raster.grid, opts.gsd)
         how: dict[str, Any] = {"unit_m": unit_m, "metadata": _metadata(source, opts)}
         if opts.connectivity == 8:
             how["geometry"] = "MultiPolygon"
         with Layer.open(path, raster.grid, names, opts, **how) as layer:
             bands = ahead(_bands(raster, windows, scores, opts))
-            with closing(ahead(_outline(bands, raster.grid.width, scores, opts))) as stream:
+            clean = _cleaned(bands, cleaner(raster.grid, opts, unit_m=unit_m))
+            with closing(ahead(_outline(clean, raster.grid.width, scores, opts))) as stream:
                 for done, polygons in stream:
                     layer.add(polygons)
-                    progress.advance(done)
+                    progress.advance(min(done, len(windows)))
     for note in layer.notes:
         listener({"event": "info", "topic": "output", "message": note})
     result = Vectorized(
@@ -151,6 +153,23 @@ def _bands(
         yield _Band(labels, valid, scores.read(window) if scores else None)
 
 
+def _cleaned(bands: Generator[_Band], cleaner: Cleaner | None) -> Generator[_Band]:
+    """The same, sieved and filled where that is asked for; so other numbers of rows."""
+    with closing(bands):
+        if cleaner is None:
+            yield from bands
+            return
+        for band in bands:
+            planes = () if band.scores is None else (band.scores,)
+            found = cleaner.add(band.labels, band.valid, *planes)
+            if found is None:
+                yield _Band(band.labels[:0], band.valid[:0], None)
+            else:
+                yield _Band(found.labels, found.valid, *(found.planes or (None,)))
+    if (found := cleaner.finish()) is not None:
+        yield _Band(found.labels, found.valid, *(found.planes or (None,)))
+
+
 def _outline(
     bands: Generator[_Band], width: int, scores: _Scores | None, opts: VectorizeOptions
 ) -> Iterator[tuple[int, Polygons]]:
@@ -162,6 +181,8 @@ def _outline(
     done = 0
     with closing(bands):
         for done, band in enumerate(bands, start=1):
+            if not len(band.labels):
+                continue
             confidence = edges = None
             if scores is not None and band.scores is not None:
                 confidence = scores.of(band.labels, band.scores)

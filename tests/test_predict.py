@@ -376,3 +376,27 @@ def test_a_crs_without_a_place_on_earth(
     frame = gpd.read_parquet(out) if suffix == ".parquet" else gpd.read_file(out)
     with rasterio.open(scene) as dataset:
         assert (burned(frame, dataset.transform, mask.shape) == mask).all()
+
+
+def test_clean_up(model: Path, tmp_path: Path) -> None:
+    mask = np.zeros((200, 220), np.uint8)
+    mask[20:80, 20:90] = 1
+    mask[40:44, 40:44] = 0  # a hole of 16 pixels
+    mask[150:153, 30:33] = 1  # a speck of 9
+    mask[120:122, 100:180] = 1  # a sliver
+    source = testing.planted_scene(tmp_path / "scene.tif", mask)
+    with rasterio.open(source) as dataset:
+        pixel = abs(dataset.transform.determinant)
+
+    def shapes(**options: object) -> list[int]:
+        geoseg.predict(source, tmp_path / "o.gpkg", model=model, overwrite=True, **options)
+        areas = gpd.read_file(tmp_path / "o.gpkg").area / pixel
+        return sorted(round(a) for a in areas)
+
+    whole = 60 * 70
+    assert shapes() == [9, 160, whole - 16]
+    assert shapes(fill_holes=17.5 * pixel) == [9, 160, whole]
+    assert shapes(sieve=17.5 * pixel) == [160, whole]
+    assert shapes(min_width=2.5 * pixel**0.5) == [9, whole - 16]
+    assert shapes(dissolve=True) == [whole - 16 + 160 + 9]
+    assert shapes(sieve=17.5 * pixel, tile=64, overlap=24, attributes=True) == [160, whole]

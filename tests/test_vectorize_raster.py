@@ -23,6 +23,7 @@ from geoseg.scene import classes
 from geoseg.scene.files import quiet
 from geoseg.sinks import read_metadata
 from geoseg.sinks.raster import PROBABILITY_SCALE, encode_probabilities
+from geoseg.vectorize.sieve import Cleaner
 
 TRANSFORM = Affine(0.5, 0, 350_000, 0, -0.5, 3_060_000)
 
@@ -319,3 +320,56 @@ def test_dissolved(labels, tmp_path) -> None:
         vectorize_raster(empty, tmp_path / "e.gpkg", dissolve=True, attributes=True).polygons == {}
     )
     assert len(gpd.read_file(tmp_path / "e.gpkg")) == 0
+
+
+# Cleaning -----------------------------------------------------------------------------------------
+
+
+def test_sieved_and_filled(labels, scores, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(classes, "BAND_BYTES", 5_000)
+    path = write(tmp_path / "mask.tif", labels, blockysize=8)
+    given = write(tmp_path / "scores.tif", scores)
+    names = {0: "field", 1: "wood", 2: "water"}
+    options = {"confidence": given, "classes": names, "background": ()}
+    vectorize_raster(path, tmp_path / "o.gpkg", sieve=20, **options)  # 80 pixels
+    frame = gpd.read_file(tmp_path / "o.gpkg")
+    cleaner = Cleaner(230, sieve=80 * 1.0005)  # true metres, in UTM off its middle
+    valid = np.ones(labels.shape, bool)
+    parts = [cleaner.add(labels + 1, valid), cleaner.finish()]
+    clean = np.concatenate([p.labels for p in parts if p is not None]) - 1
+    assert (clean != labels).any()
+    assert written(tmp_path / "o.gpkg") == expected(clean)
+    row = frame.loc[frame.area.idxmax()]
+    inside = rasterio.features.rasterize([row.geometry], labels.shape, transform=TRANSFORM) > 0
+    own = scores[row.class_id]
+    assert row.confidence == pytest.approx(own[inside].mean(), abs=2e-5)
+    assert row.confidence_min == pytest.approx(own[inside].min(), abs=2e-5)
+    vectorize_raster(path, tmp_path / "c.gpkg", sieve=20, outline="contour", **options)
+    assert len(gpd.read_file(tmp_path / "c.gpkg")) == len(frame)
+
+
+def test_holes_of_a_square_metre(tmp_path) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:35, 5:35] = 7
+    mask[10:12, 10:12] = 0  # 1 m²
+    mask[20:30, 20:30] = 0
+    path = write(tmp_path / "mask.tif", mask)
+    vectorize_raster(path, tmp_path / "o.gpkg", fill_holes=2)
+    (shape,) = gpd.read_file(tmp_path / "o.gpkg").geometry
+    assert len(shape.interiors) == 1
+    assert shape.area == 200
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", None])
+def test_square_metres_where_units_are_others(tmp_path, crs) -> None:
+    mask = np.zeros((30, 30), np.uint8)
+    mask[5:25, 5:25] = 1
+    mask[10:13, 10:13] = 0  # 9 pixels
+    degrees = 1 / 111_320
+    transform = Affine(degrees, 0, 10, 0, -degrees, 0) if crs else Affine(1, 0, 0, 0, -1, 0)
+    path = write(tmp_path / "mask.tif", mask, crs=crs, transform=transform)
+    for limit, holes in ((8.5, 1), (9.5, 0)):
+        out = tmp_path / f"{limit}.gpkg"
+        vectorize_raster(path, out, fill_holes=limit, **({} if crs else {"gsd": 1.0}))
+        (shape,) = gpd.read_file(out).geometry
+        assert len(shape.interiors) == holes

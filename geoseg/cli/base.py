@@ -205,6 +205,15 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option(
+                "--sieve",
+                type=float,
+                metavar="M2",
+                help="Regions smaller than this take the class around them.",
+            ),
+            click.option(
+                "--fill-holes", type=float, metavar="M2", help="Fill holes smaller than this."
+            ),
+            click.option(
                 "--min-area", type=float, metavar="M2", help="Drop polygons smaller than this."
             ),
             click.option(
