@@ -20,6 +20,7 @@ from skimage.measure import find_contours
 import geoseg
 from geoseg import testing
 from geoseg.cli import cli
+from geoseg.errors import UsageError
 from geoseg.vectorize import Polygonizer, Polygons, features, vectorize
 from geoseg.vectorize.contour import STEPS, Crossings, Edges
 
@@ -342,3 +343,11 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert len(gpd.read_file(tmp_path / "o.gpkg")) == 1
     assert CliRunner().invoke(cli, [*common, "--outline", "round"]).exit_code == 2
+
+
+def test_objects_that_are_cut_follow_the_pixels(tmp_path: Path) -> None:
+    model = bright_bundle(tmp_path / "bright")
+    scene = testing.planted_scene(tmp_path / "s.tif", np.ones((20, 20), np.uint8))
+    with pytest.raises(UsageError, match="cut objects follow the pixels"):
+        geoseg.predict(scene, tmp_path / "o.gpkg", model=model, outline="contour", cut=3)
+    assert not (tmp_path / "o.gpkg").exists()
