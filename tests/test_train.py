@@ -205,7 +205,6 @@ def test_nothing_to_learn_is_told_and_what_cannot_be_learnt(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "ab"}, "'ab' is no name for a model"),
         (
             {"data": {"classes": [{"id": 1, "name": "roof", "color": "red"}]}},
             "'red' is not #rrggbb",
