@@ -117,10 +117,10 @@ def test_two_discs_are_cut_at_their_neck(
     assert ((pieces > 0) == both).all()
     along = ((ROWS - 48) * away[0] + (COLS - 48) * away[1]) / half
     first = pieces == pieces[tuple((48 - away).astype(int))]
-    assert along[first].max() <= 2  # pixels beyond the straight line between the two
-    assert along[both & ~first].min() >= -2
-    # a neck as wide as is asked for is none
-    assert split_objects(both, neck_m=neck_m - 2 * pixel, **how).max() == 1
+    assert along[first].max() <= 2.5  # pixels beyond the straight line between the two
+    assert along[both & ~first].min() >= -2.5
+    # a neck as wide as is asked for, as pixels can say it, is none
+    assert split_objects(both, neck_m=neck_m - 3 * pixel, **how).max() == 1
 
 
 def test_both_sides_have_to_be_wider() -> None:
