@@ -17,7 +17,7 @@ from geoseg.options import PolygonOptions
 from geoseg.predictions import Rows
 from geoseg.sinks import VectorSink
 from geoseg.vectorize import Polygonizer, Polygons, features
-from geoseg.vectorize.measure import metric_frames
+from geoseg.vectorize.measure import pixel_area
 from geoseg.vectorize.sieve import Cleaned, Cleaner
 
 if TYPE_CHECKING:
@@ -140,11 +140,9 @@ def cleaner(grid: Grid, options: PolygonOptions, *, unit_m: float = 1.0) -> Clea
     """What sieves and fills rows as the options say, by the size of a pixel in the middle."""
     if not (options.sieve or options.fill_holes):
         return None
-    middle = grid.transform @ (grid.width / 2, grid.height / 2)
-    on_ground = np.linalg.det(metric_frames(grid.crs, np.array([middle]))[0])
+    pixel = pixel_area(grid.crs, grid.transform, (grid.height, grid.width))
     if grid.crs is None:
-        on_ground = unit_m**2
-    pixel = abs(grid.transform.determinant) * abs(on_ground)
+        pixel *= unit_m**2
     return Cleaner(grid.width, sieve=options.sieve / pixel, holes=options.fill_holes / pixel)
 
 

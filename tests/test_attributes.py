@@ -8,7 +8,7 @@ import shapely
 from affine import Affine
 from pyproj import CRS, Transformer
 
-from geoseg.vectorize import Polygonizer, Polygons, features
+from geoseg.vectorize import Polygonizer, Polygons, features, vectorize
 from geoseg.vectorize.attributes import attributes, mean_width, rectangles
 from geoseg.vectorize.dissolve import dissolve
 from geoseg.vectorize.measure import area_perimeter
@@ -103,3 +103,21 @@ def test_objects_that_touch_are_joined() -> None:
     left, right = shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)
     (whole,) = dissolve(parts.set_geometry([left, right], crs=UTM)).geometry
     assert whole.equals(shapely.MultiPolygon([shapely.box(0, 0, 2, 1)]))
+
+
+def test_the_library_cleans_arrays() -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:35, 5:35] = 1
+    mask[10:14, 10:14] = 0  # 4 m²
+    mask[20, 50:52] = 2  # 0.5 m²
+    mask[2:4, 40:59] = 3
+    mask[30:35, 40:45] = 255
+    how = {"transform": TRANSFORM, "crs": UTM, "nodata": 255}
+    assert len(vectorize(mask, **how)) == 3
+    found = vectorize(mask, sieve_m2=1, fill_holes_m2=5, min_width_m=1.5, attributes=True, **how)
+    assert found["class_id"].tolist() == [1]
+    assert found["vertices"].tolist() == [4]
+    whole = vectorize(np.eye(4, dtype=int), dissolve=True)
+    assert whole["area_m2"].tolist() == [4]
+    hidden = np.ma.masked_equal(mask, 1)
+    assert vectorize(hidden, sieve_m2=1, **how)["class_id"].tolist() == [3]

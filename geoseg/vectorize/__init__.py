@@ -6,6 +6,8 @@
     regularize  straight outlines with right angles, and circles; with outline_graph, _lines ...
     simplify    fewer vertices, boundaries of neighbours still shared
     measure     area and perimeter on the ellipsoid, in any CRS
+    sieve       small regions and holes, out of the rows before they are outlined
+    attributes  what else is told of a polygon; dissolve: all of a class made one
     features    Polygons -> GeoDataFrame on the map
 
 Outlines follow the pixels exactly: the area of a class is its number of pixels. Or they are the
@@ -56,6 +58,11 @@ def vectorize(
     regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
     min_area_m2: float = 0.0,
+    min_width_m: float = 0.0,
+    sieve_m2: float = 0.0,
+    fill_holes_m2: float = 0.0,
+    dissolve: bool = False,
+    attributes: bool = False,
     nodata: int | None = 0,
     outline: Literal["pixel", "contour"] = "pixel",
     scores: NDArray[np.floating[Any]] | None = None,
@@ -69,6 +76,10 @@ def vectorize(
     (whatever pyproj takes) say where the pixels lie; `classes` maps values to names. For
     `connectivity` see Polygonizer, for the columns and the other options `features`.
 
+    With `sieve_m2` regions smaller than that take the class around them, with `fill_holes_m2`
+    such holes are filled (see sieve.py; the confidence of pixels stays what it was). With
+    `dissolve` there is one MultiPolygon for each value.
+
     `outline="contour"` makes outlines smooth: they cross between the pixels where the probability
     does. `scores` are that of the only class, (H, W), and `threshold` where it ends; or (K, H, W),
     one per class, whose values in the mask are `ids`, by default 0 to K - 1, as of argmax.
@@ -76,6 +87,8 @@ def vectorize(
     from affine import Affine
     from pyproj import CRS
 
+    from geoseg.vectorize.dissolve import dissolve as one_per_class
+    from geoseg.vectorize.measure import pixel_area
     from geoseg.vectorize.stream import Polygonizer, Polygons
 
     hidden = np.ma.getmaskarray(mask) if np.ma.isMaskedArray(mask) else None
@@ -85,6 +98,11 @@ def vectorize(
     if outline not in ("pixel", "contour"):
         raise ValueError(f"outline is pixel or contour, not {outline!r}")
     contours = outline == "contour"
+    transform = Affine.identity() if transform is None else transform
+    crs = None if crs is None else CRS.from_user_input(crs)
+    if sieve_m2 > 0 or fill_holes_m2 > 0:
+        pixel = pixel_area(crs, transform, mask.shape)
+        mask = _cleaned(mask, hidden, nodata, sieve_m2 / pixel, fill_holes_m2 / pixel)
     polygonizer = Polygonizer(
         mask.shape[1],
         connectivity=connectivity,
@@ -100,15 +118,36 @@ def vectorize(
         own = None if confidence is None else confidence[top : top + BAND]
         batches.append(polygonizer.add(labels, own, next(edges) if edges else None))
     batches.append(polygonizer.finish())
-    return features(
+    frame = features(
         Polygons.concat(batches),
-        transform=Affine.identity() if transform is None else transform,
-        crs=None if crs is None else CRS.from_user_input(crs),
+        transform=transform,
+        crs=crs,
         classes=classes or {},
         regularize_m=regularize_m,
         simplify_m=simplify_m,
         min_area_m2=min_area_m2,
+        min_width_m=min_width_m,
+        attributes=attributes,
     )
+    return one_per_class(frame) if dissolve else frame
+
+
+def _cleaned(
+    mask: NDArray[Any],
+    hidden: NDArray[np.bool_] | None,
+    nodata: int | None,
+    sieve: float,
+    holes: float,
+) -> NDArray[Any]:
+    """The mask without small regions and holes; these are in pixels."""
+    from geoseg.vectorize.sieve import Cleaner
+
+    known = np.ones(mask.shape, np.bool_) if hidden is None else ~hidden
+    if nodata:
+        known &= mask != nodata
+    cleaner = Cleaner(mask.shape[1], sieve=sieve, holes=holes)
+    parts = [cleaner.add(mask, known), cleaner.finish()]
+    return np.concatenate([part.labels for part in parts if part is not None])
 
 
 def _edges(

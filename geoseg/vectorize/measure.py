@@ -99,6 +99,16 @@ def metric_frames(crs: CRS | None, at: Float64) -> Float64:
     return frames
 
 
+def pixel_area(crs: CRS | None, transform: Any, shape: tuple[int, int]) -> float:
+    """Square metres of a pixel in the middle of a raster of (rows, columns).
+
+    `transform` maps (column, row) to the map. Without a CRS its units are taken to be metres.
+    """
+    middle = transform @ (shape[1] / 2, shape[0] / 2)
+    on_ground = np.linalg.det(metric_frames(crs, np.array([middle]))[0])
+    return float(abs(transform.determinant * on_ground))
+
+
 @dataclass(frozen=True)
 class _Ground:
     """The way from a map to the ellipsoid."""
