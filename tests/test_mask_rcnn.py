@@ -182,6 +182,16 @@ def test_a_picture_smaller_than_an_anchor() -> None:
         assert len(network.eval()(images)[0]["scores"]) > 0
 
 
+def test_larger_pictures_hold_more() -> None:
+    """By their area, from that of the picture that the numbers are meant for."""
+    for picture, found in ((0, 6), (128, 6), (32, 24)):
+        network = build(floor=0.0, detections=6, picture=picture).eval()
+        with torch.inference_mode():
+            assert len(network(torch.randn(1, 3, 64, 64))[0]["scores"]) == found
+            proposals = network.rpn.post_nms_top_n()
+        assert proposals == 50 * found // 6
+
+
 def test_no_proposal_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network whose boxes have become numbers that are none still gives losses to look at."""
     network = build().train()
@@ -528,6 +538,7 @@ def test_size_is_torchvision_s() -> None:
         ({"proposals": [100, "many"]}, "proposals must be"),
         ({"samples": [1, 2, 3]}, "samples: two whole numbers"),
         ({"detections": True}, "detections must be"),
+        ({"picture": -1}, "picture must be 0 to 100000"),
         ({"floor": 1.5}, "floor: 1.5 is no number in 0..1"),
         ({"nms": "a"}, "nms: 'a' is no number in 0..1"),
         ({"anchors": [32, 64]}, r"anchors: one entry for each of the 5 levels .* not \[32, 64\]"),

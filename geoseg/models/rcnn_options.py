@@ -48,9 +48,8 @@ class Options:
     of a class with a greater IoU the lower one goes. picture: edge in pixels of the picture that
     proposals and detections of the evaluation are meant for; a larger one gets more, by its area:
     a tile of a town holds more objects than a chip of it. 0: as many in any, as torchvision has
-    it. freeze_norms: batch norms of the encoder keep
-    their statistics in training, as the paper has it: for batches of a few pictures, and an
-    encoder that is pretrained.
+    it. freeze_norms: batch norms of the encoder keep their statistics in training, as the paper
+    has it: for batches of a few pictures, and an encoder that is pretrained.
     """
 
     encoder: str = "resnet50"

@@ -40,7 +40,6 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
             post_nms_top_n={"training": train, "testing": test},
             nms_thresh=0.7,
         )
-
         self.options = options
 
     def forward(self, images: ImageList, features: Any, targets: Any = None) -> Any:
