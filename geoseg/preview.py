@@ -95,6 +95,7 @@ def render(
     try:
         with _no_georeference_is_fine(), rasterio.open(scene) as raster:
             frame = _read_polygons(Path(result), raster.crs)
+            _must_meet(frame, raster, Path(result))
             view = _view(raster, frame, width, bounds)
             pixels = _read_image(raster, view)
             pixel_metres = _pixel_metres(raster, view)
@@ -145,6 +146,25 @@ def _read_polygons(path: Path, crs: Any) -> GeoDataFrame:
     if "class_id" not in frame.columns or frame["class_id"].dtype.kind not in "iu":
         frame["class_id"] = frame["class"].astype("category").cat.codes + 1
     return frame
+
+
+def _must_meet(frame: GeoDataFrame, raster: Any, path: Path) -> None:
+    """Refuse polygons of which none lies on the raster: the picture would look as if none were."""
+    import shapely
+
+    to_pixels = _to_pixels(raster)
+    matrix, offset = to_pixels[:2, :2].T, to_pixels[:2, 2]
+    pixels = shapely.transform(np.asarray(frame.geometry.array), lambda xy: xy @ matrix + offset)
+    there = shapely.intersects(pixels, shapely.box(0, 0, raster.width, raster.height))
+    if len(frame) and not there.any():
+        spans = [
+            f"{left:.8g} to {right:.8g}, {bottom:.8g} to {top:.8g}"
+            for left, bottom, right, top in (frame.total_bounds, raster.bounds)
+        ]
+        raise UsageError(
+            f"{path}: none of its polygons lies on {raster.name}: they span {spans[0]}, the scene "
+            f"{spans[1]}; is it their scene, and is the CRS of both right?"
+        )
 
 
 def _view(

@@ -29,7 +29,7 @@ from geoseg.evaluate import compare, count, predictions
 from geoseg.evaluate import evaluate as run
 from geoseg.evaluate.options import EvaluateOptions
 from geoseg.evaluate.places import Legend, cases_of_files
-from geoseg.evaluate.tables import tables, text
+from geoseg.evaluate.tables import brief, tables, text
 from geoseg.evaluate.tally import Tally, bootstrap, estimates, measures
 from geoseg.grid import Grid
 from geoseg.metrics import IGNORE, boundary_counts
@@ -234,6 +234,57 @@ def test_a_prediction_that_found_nothing_misses_all(tmp_path: Path, truth: Path)
     assert report["measures"]["recall"]["value"] == 0
     assert report["measures"]["precision"]["value"] is None
     assert report["objects"]["misses"] == 4
+    said = [n for n in report["notes"] if "nothing is predicted where there is truth" in n]
+    assert len(said) == 1
+    assert "mask.tif" in said[0]
+    assert said[0] in brief(report)
+
+
+def test_a_layer_without_polygons_is_a_prediction_and_told(
+    tmp_path: Path, truth: Path, scene: Path
+) -> None:
+    empty = vectors(tmp_path / "empty.gpkg", [])
+    report = run(empty, truth, scene=scene).report
+    assert report["measures"]["iou"]["value"] == 0
+    assert any("empty.gpkg: nothing is predicted" in note for note in report["notes"])
+    found = run(vectors(tmp_path / "f.gpkg", [ground(20, 20, 40, 40)]), truth, scene=scene).report
+    assert not any("nothing is predicted" in note for note in found["notes"])
+
+
+def test_a_prediction_that_lies_elsewhere_is_refused(
+    tmp_path: Path, truth: Path, scene: Path
+) -> None:
+    far = vectors(tmp_path / "far.gpkg", [ground(9000, 9000, 10, 10)], "EPSG:4326")
+    with pytest.raises(DataError, match=r"far.gpkg: lies outside of the scene .*scene.tif: it is"):
+        run(far, truth, scene=scene)
+    good = vectors(tmp_path / "good.gpkg", [ground(20, 20, 40, 40)])
+    other = testing.planted_scene(tmp_path / "other.tif", squares())
+    with pytest.raises(DataError, match=r"far.gpkg: lies outside"):  # nor left out of several
+        run([good, far], truth, scene=[scene, other])
+
+
+def test_a_picture_is_no_truth(tmp_path: Path, scene: Path) -> None:
+    prediction = raster(tmp_path / "mask.tif", squares())
+    with pytest.raises(DataError, match=r"scene.tif: is a picture, not a mask: it has 3 bands"):
+        run(prediction, scene)
+    gray = np.random.default_rng(0).integers(1, 255, (200, 200)).astype(np.uint8)
+    for name, values in (("gray", gray), ("height", gray * 1.37)):
+        picture = raster(tmp_path / f"{name}.tif", values.astype(np.float32))
+        with pytest.raises(DataError, match=rf"{name}.tif: is a picture, .*254 values"):
+            run(prediction, picture)
+    numbered = squares().astype(np.uint16)
+    numbered[numbered > 0] = np.arange(6400) // 25 + 1  # objects, not classes
+    assert run(prediction, raster(tmp_path / "objects.tif", numbered))["iou"] == 1
+    red = np.stack([squares() * 200, squares() * 10, squares() * 30])
+    colours = testing.write_scene(tmp_path / "red.tif", red)
+    assert run(prediction, colours)["iou"] == 1  # one class: black, and what is not
+    white = testing.write_scene(tmp_path / "white.tif", np.stack([squares() * 255] * 3))
+    assert run(prediction, white)["iou"] == 1
+    two = raster(tmp_path / "two.tif", squares() + squares(skip=2))
+    with pytest.raises(DataError, match=r"red.tif: is a picture.*--values CLASS=#rrggbb"):
+        run(two, colours)
+    values = {"class 1": ("#c80a1e",), "class 2": ("#000000",)}
+    assert run(two, colours, values=values)["recall"] > 0
 
 
 # --- counting -------------------------------------------------------------------------------

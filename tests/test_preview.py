@@ -220,3 +220,17 @@ def test_heaviest_run() -> None:
 def test_senseless_bounds(tmp_path: Path, bounds: tuple[float, float, float, float]) -> None:
     with pytest.raises(UsageError, match="in this order"):
         preview("result.gpkg", "scene.tif", tmp_path / "p.png", bounds=bounds)
+
+
+def test_polygons_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    raster = scene(tmp_path / "scene.tif", gray())
+    far = polygons(tmp_path / "far.parquet", shapely.box(5000, 20, 5040, 60))
+    with pytest.raises(UsageError, match=r"far.parquet: none of its polygons lies on .*scene.tif"):
+        preview(far, raster, tmp_path / "picture.png")
+    assert not (tmp_path / "picture.png").exists()
+    touching = polygons(tmp_path / "edge.parquet", shapely.box(290, 20, 340, 60))
+    preview(touching, raster, tmp_path / "picture.png")
+    none = polygons(tmp_path / "none.parquet")
+    preview(none, raster, tmp_path / "none.png")
+    part = (500_000.0, 4_999_950.0, 500_020.0, 5_000_000.0)  # on the scene, beside the polygon
+    preview(touching, raster, tmp_path / "part.png", bounds=part)

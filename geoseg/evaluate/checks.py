@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 
 from geoseg.data.masks import MaskLabels
@@ -17,15 +18,18 @@ from geoseg.evaluate.places import Case
 from geoseg.evaluate.predictions import grid_of
 from geoseg.grid import Window
 from geoseg.metrics import IGNORE
+from geoseg.scene.files import open_dataset
 
 _LOOK = 512  # pixels, edge of the windows of a mask that are looked at
 _WINDOWS = 16
+_MOST = 64  # values there: with more, a raster of classes is something else
+_GROUND = 0.2  # of a mask that counts objects, at least, is none of them
 
 
 def check_values(cases: Sequence[Case]) -> list[str]:
     """A remark on values of the truth that stand for no class; a DataError if none stands for any.
 
-    Such values count as what no label covers. Of masks, parts are looked at.
+    Such values count as what no label covers. Of masks, parts are looked at; pictures are refused.
     """
     unknown: Counter[Any] = Counter()
     some, files = False, []
@@ -79,6 +83,7 @@ def _of_mask(case: Case) -> tuple[Counter[Any], bool]:
     labels = MaskLabels(file, case.truth.meaning, grid)
     unknown: Counter[Any] = Counter()
     some = False
+    values: Counter[float] = Counter()
     corners = [(r, c) for r in range(0, grid.height, _LOOK) for c in range(0, grid.width, _LOOK)]
     step = -(-len(corners) // _WINDOWS)
     for row, col in corners[::step]:
@@ -87,7 +92,37 @@ def _of_mask(case: Case) -> tuple[Counter[Any], bool]:
         del unknown["0"]  # where there is no background, it means that nothing is known
         burnt = labels.burn(window)
         some |= bool(((burnt != IGNORE) & (burnt > 0)).any())
+        values += _values(labels, window)
+    _must_be_mask(file, labels, values)
     return unknown, some
+
+
+def _values(labels: MaskLabels, window: Window) -> Counter[float]:
+    """How many pixels have each value, or colour 0xrrggbb, whatever it may mean."""
+    pixels, known = labels.read(window)
+    flat = pixels[:, known].astype(np.float64)
+    keys = flat[0] * 65536 + flat[1] * 256 + flat[2] if len(flat) >= 3 else flat[0]
+    found, counts = np.unique(keys, return_counts=True)
+    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+
+
+def _must_be_mask(file: Path, labels: MaskLabels, values: Counter[float]) -> None:
+    """Refuse pictures, of which every value but 0 would count as an object of the only class.
+
+    Numbers of objects in place of classes are no picture: they leave out the ground.
+    """
+    with open_dataset(str(file)) as raster:
+        bands = raster.count
+    coloured = bands >= 3 and any(value % 0x010101 for value in values)
+    many = len(values) > _MOST and (bands >= 3 or values[0] < _GROUND * values.total())
+    if labels.meaning.colours or not (many or (coloured and not labels.meaning.anything)):
+        return
+    what = "colours" if bands >= 3 else "values"
+    raise DataError(
+        f"{file}: is a picture, not a mask: it has {bands} band{'s' * (bands > 1)} with "
+        f"{len(values)} {what} where it was looked at. The truth is polygons or a raster of class "
+        "ids; what colours stand for is said with --values CLASS=#rrggbb"
+    )
 
 
 def about_truth(cases: Iterable[Case]) -> list[dict[str, str]]:

@@ -125,17 +125,27 @@ def _must_meet(labels: VectorLabels, grid: Grid, case: Case) -> None:
     if case.truth.area is not None:
         source, frame = case.truth.place.aoi, case.truth.area
         near = VectorLabels(frame, np.ones(len(frame), np.uint8), grid)
-    if shapely.intersects(near.pixels, shapely.box(0, 0, grid.width, grid.height)).any():
+    if meets(near.pixels, grid):
         return
     if frame is None or not len(frame):
         raise Elsewhere(
             f"{source}: has no polygons: if there truly are none, say where they were looked for "
             "(aoi)"
         )
-    where = f"it is {_extent(frame.total_bounds, frame.crs)}"
+    raise Elsewhere(outside(source, frame, grid, case.file))
+
+
+def meets(pixels: NDArray[np.object_], grid: Grid) -> bool:
+    """Whether any of the geometries, in pixels of the grid, lies on it."""
+    return bool(shapely.intersects(pixels, shapely.box(0, 0, grid.width, grid.height)).any())
+
+
+def outside(source: object, frame: gpd.GeoDataFrame, grid: Grid, scene: Path) -> str:
+    """That a layer lies elsewhere, and where both are."""
+    where = _extent(frame.total_bounds, frame.crs)
     corners = [grid.transform @ corner for corner in ((0, 0), (grid.width, grid.height))]
-    scene = _extent((*np.min(corners, axis=0), *np.max(corners, axis=0)), grid.crs)
-    raise Elsewhere(f"{source}: lies outside of the scene {case.file}: {where}, the scene {scene}")
+    there = _extent((*np.min(corners, axis=0), *np.max(corners, axis=0)), grid.crs)
+    return f"{source}: lies outside of the scene {scene}: it is {where}, the scene {there}"
 
 
 class Elsewhere(DataError):

@@ -24,7 +24,7 @@ from rasterio.errors import RasterioError
 
 from geoseg.data.labels import Labels, VectorLabels, is_vector, read_vector
 from geoseg.errors import DataError, UsageError
-from geoseg.evaluate.places import Legend
+from geoseg.evaluate.places import Legend, meets, outside
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.scene import Scene
@@ -133,7 +133,8 @@ class Prediction:
                 )
             outlines = burnt = None
             if polygons is not None:
-                outlines = _read_polygons(polygons, legend, grid, least)
+                named = scene if isinstance(scene, Path) else None
+                outlines = _read_polygons(polygons, legend, grid, least, named)
                 burnt = _burnt(outlines, grid) if given is None else None
             if outlines is not None and ranked is not None:
                 outlines = outlines.with_ranked(_read_polygons(ranked, legend, grid, least))
@@ -333,8 +334,13 @@ def _read_frame(path: Path) -> gpd.GeoDataFrame:
     return read_vector(path)
 
 
-def _read_polygons(path: Path, legend: Legend, grid: Grid, least: float) -> Objects:
-    """In the order of their scores, the best last; those from `least` on are to be shown."""
+def _read_polygons(
+    path: Path, legend: Legend, grid: Grid, least: float, scene: Path | None = None
+) -> Objects:
+    """In the order of their scores, the best last; those from `least` on are to be shown.
+
+    Some must lie on the grid, if it is that of `scene`, which is named as their own.
+    """
     frame = _read_frame(path)
     if grid.crs is not None and frame.crs is None:
         raise DataError(f"{path}: has no CRS, but the scene has one: it cannot be laid over it")
@@ -348,6 +354,8 @@ def _read_polygons(path: Path, legend: Legend, grid: Grid, least: float) -> Obje
         names = {c.name.lower(): i for i, c in enumerate(legend.labels)}
         labels = np.array([names[str(n).lower()] for n in frame["class"]], np.uint8)
     laid = VectorLabels(frame, labels, grid)
+    if scene is not None and len(frame) and not meets(laid.pixels, grid):
+        raise DataError(outside(path, frame, grid, scene))
     if scores is None:
         return Objects(laid.pixels, laid.codes)
     scores = scores[laid.rows]

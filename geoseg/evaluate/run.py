@@ -238,7 +238,11 @@ def _report(
         "threshold": what.threshold if found or one else None,
         **measured,
         "against": None,
-        "notes": [*remarks, *_on_scores(what, others, found), *notes(counted, len(blocks))],
+        "notes": [
+            *remarks,
+            *_on_scores(what, others, found),
+            *notes(counted, len(blocks), what.legend.first),
+        ],
         "blocks": blocks,
     }
 

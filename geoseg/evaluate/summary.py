@@ -159,9 +159,15 @@ def _thresholds(counted: Sequence[Counted]) -> Record | None:
     }
 
 
-def notes(counted: Sequence[Counted], blocks: int) -> list[str]:
-    """What a reader must know before believing the figures."""
+def notes(counted: Sequence[Counted], blocks: int, first: int) -> list[str]:
+    """What a reader must know before believing the figures; `first` as in a Legend."""
     found = []
+    empty = [c.case for c in counted if first and not c.tally.confusion[..., first:].any()]
+    found += [
+        f"{case.prediction or case.file}: nothing is predicted where there is truth, so all of its "
+        "objects count as missed."
+        for case in empty
+    ]
     if blocks < FEW:
         what = "block of ground has truth" if blocks == 1 else "blocks of ground have truth"
         found.append(
