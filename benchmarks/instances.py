@@ -24,7 +24,7 @@ GROWTH = {"10,000": (5120, 8200, 90), "100,000": (16384, 84_000, 90)}
 def main() -> None:
     p = common.parser(__doc__)
     p.add_argument("--part", default="abc", help="which of a, b and c")
-    p.add_argument("--model", default="buildings-instances-v0")
+    p.add_argument("--model", default="buildings-instances-v1")
     options = common.parse(p)
     if "a" in options.part:
         pipeline(options)

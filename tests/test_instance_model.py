@@ -14,7 +14,7 @@ from geoseg.metrics import match_polygons
 from geoseg.registry import find
 
 DATA = Path(__file__).parent / "data"
-MODEL = "buildings-instances-v0"
+MODEL = "buildings-instances-v1"
 
 
 @pytest.fixture(scope="module")
