@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geoseg.train import train
     from geoseg.train.recipe import recipe
     from geoseg.vectorize import vectorize
+    from geoseg.vectorize.regularize import regularize
     from geoseg.vectorize_raster import vectorize_raster
 
 # Each verb of the command line is one of these functions.
@@ -42,6 +43,7 @@ _HOME = {
     "compare": "geoseg.evaluate.compare:compare",
     "vectorize": "geoseg.vectorize:vectorize",
     "vectorize_raster": "geoseg.vectorize_raster:vectorize_raster",
+    "regularize": "geoseg.vectorize.regularize:regularize",
     "split_objects": "geoseg.instances.split:split_objects",
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
@@ -65,6 +67,7 @@ __all__ = [
     "preview",
     "pull",
     "recipe",
+    "regularize",
     "split_objects",
     "train",
     "vectorize",

@@ -335,7 +335,8 @@ def _neighbour(edges: Edges, v: int, e: int) -> int:
 def tidy(
     points: Float64, edges: Edges, slack: Float64, order: Int64, pinned: Bool, lines: Lines
 ) -> None:
-    """Do away with edges shorter than the slack: the lines on both sides become one, or meet."""
+    """Do away with short edges: the lines on both sides become one, if it is shorter than the
+    slack, or meet, if that is nearer to it (as at a corner that thinning has cut)."""
     for e in order:
         u, v = edges.ends[e]
         if slack[e] <= 0 or pinned[u] or pinned[v]:
@@ -345,9 +346,10 @@ def tidy(
             continue
         ux, uy = place(points, lines, u)
         vx, vy = place(points, lines, v)
-        if np.hypot(vx - ux, vy - uy) >= slack[e]:
-            continue
+        length = np.hypot(vx - ux, vy - uy)
         turn = abs(_turn(lines.target[a], lines.target[b], np.pi))
+        if length >= slack[e] * (1 if turn < SHARP else 3):
+            continue
         if turn < 1e-9:
             if fit(lines, np.array([root(lines.parent, a), root(lines.parent, b)])):
                 unite(lines, a, b)
@@ -356,7 +358,9 @@ def tidy(
             lines.of[u, 0], lines.of[u, 1] = a, b
             lines.of[v, 0], lines.of[v, 1] = a, b
             x, y = place(points, lines, u)
-            if max(np.hypot(x - ux, y - uy), np.hypot(x - vx, y - vy)) > 2 * slack[e]:
+            off = abs((vx - ux) * (y - uy) - (vy - uy) * (x - ux))
+            far = max(np.hypot(x - ux, y - uy), np.hypot(x - vx, y - vy)) > 3 * slack[e]
+            if far or off > 1.25 * slack[e] * length:
                 lines.of[u], lines.of[v] = old_u, old_v
 
 

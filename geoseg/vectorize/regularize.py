@@ -8,25 +8,30 @@ was, is tried anew with half the tolerance, then only thinned, and at last left 
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geoseg.errors import DataError, UsageError
 from geoseg.vectorize import outline_graph as graph
 from geoseg.vectorize import outline_lines as straight
-from geoseg.vectorize.measure import metric_frames
+from geoseg.vectorize.measure import metres_to_units, metric_frames
+from geoseg.vectorize.neighbours import joined, overlapping
 from geoseg.vectorize.outline_circles import round_off
 from geoseg.vectorize.outline_graph import Edges
 from geoseg.vectorize.outline_lines import Lines
 from geoseg.vectorize.outline_rings import rings_of
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     from pyproj import CRS
 
 TOLERANCE_M = 1.0
 MIN_IOU = 0.8
+NEAR_M = 0.001  # a vertex that near to a neighbour's edge is on it
 WIDTH = 0.3  # the tolerance is at most that of the mean width: what is small keeps its shape
 REACH = 3.0  # tolerances that an outline may come to lie off
 # Levels: the whole tolerance; half of it; only thinned; as it was.
@@ -38,6 +43,77 @@ Shapes = NDArray[np.object_]
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+
+def regularize(
+    frame: gpd.GeoDataFrame, tolerance_m: float = TOLERANCE_M, *, min_iou: float = MIN_IOU
+) -> gpd.GeoDataFrame:
+    """The polygons of a layer with straight outlines and right angles, round ones as circles.
+
+    Outlines move by about `tolerance_m` (metres on the ground, in any CRS) at the most; it should
+    be larger than the pixels that they come from. Polygons that touch go on touching, none comes
+    to overlap another. What would have an IoU with its original below `min_iou` is only
+    simplified, or stays as it was. Columns stay as they are, those of areas too. Rows without a
+    geometry are passed on, invalid polygons are repaired first. Raises DataError for other
+    geometries, and UsageError where the CRS is no map.
+    """
+    import geopandas as gpd
+
+    _check(frame, tolerance_m, min_iou)
+    shapes = np.asarray(frame.geometry.array).copy()
+    rows = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
+    if not len(rows):
+        return frame.copy()
+    some = shapely.force_2d(shapes[rows])
+    broken = ~shapely.is_valid(some)
+    some[broken] = shapely.make_valid(some[broken], method="structure")
+    middle = shapely.get_coordinates(shapely.centroid(some)).mean(axis=0, keepdims=True)
+    unit = float(metres_to_units(1.0, frame.crs, middle)[0])
+    some, group = joined(some, NEAR_M * unit)
+    shapes[rows] = _apart(some, group, tolerance_m, frame.crs, min_iou, 1e-6 * unit**2)
+    return frame.set_geometry(gpd.GeoSeries(shapes, index=frame.index, crs=frame.crs))
+
+
+def _check(frame: gpd.GeoDataFrame, tolerance_m: float, min_iou: float) -> None:
+    """Refuse what cannot be regularized."""
+    if not tolerance_m >= 0 or not np.isfinite(tolerance_m):
+        raise UsageError(f"regularize: the tolerance is a length in metres, not {tolerance_m}")
+    if not 0 <= min_iou <= 1:
+        raise UsageError(f"regularize: min_iou lies between 0 and 1, not at {min_iou}")
+    if frame.crs is not None and not (frame.crs.is_projected or frame.crs.is_geographic):
+        raise UsageError(f"regularize: {frame.crs.name} is no map: bring the layer to one")
+    shapes = np.asarray(frame.geometry.array)
+    kinds = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+    other = ~np.isin(shapely.get_type_id(shapes), kinds) & ~shapely.is_missing(shapes)
+    if other.any():
+        raise DataError(
+            f"regularize: {int(other.sum())} of {len(frame)} geometries are no polygons (the first "
+            f"is row {int(np.flatnonzero(other)[0])}): leave them out"
+        )
+
+
+def _apart(
+    shapes: Shapes, group: Int64, tolerance_m: float, crs: CRS | None, min_iou: float, least: float
+) -> Shapes:
+    """`regular_shapes` of clusters in any order, of which none comes to overlap another: those
+    that do are done anew with half the tolerance, and half of that, and at last not at all."""
+    order = np.argsort(group, kind="stable")
+    shapes, group = shapes[order], group[order]
+    slack = np.full(len(shapes), tolerance_m)
+    before = set(zip(*overlapping(shapes, least), strict=True))
+    out = regular_shapes(shapes, slack, crs=crs, groups=group, min_iou=min_iou)
+    for turn in count():
+        pairs = [p for p in zip(*overlapping(out, least), strict=True) if p not in before]
+        if not slack[np.array(pairs, np.int64)].any():
+            break
+        anew = np.isin(group, group[np.unique(pairs)])
+        slack[anew] = slack[anew] / 2 if turn < 2 else 0.0
+        out[anew] = regular_shapes(
+            shapes[anew], slack[anew], crs=crs, groups=group[anew], min_iou=min_iou
+        )
+    back = np.empty_like(out)
+    back[order] = out
+    return back
 
 
 def regular_shapes(
@@ -171,7 +247,7 @@ def _attempt(parts: Shapes, group: Int64, slack: Float64, level: Int64) -> tuple
 
 def _lines(points: Float64, edges: Edges, own: Float64, level: Int64, pinned: Bool) -> Lines:
     """The edges onto their lines."""
-    count = len(edges.length)
+    number = len(edges.length)
     offsets, mine = straight.by_part(edges.sides, len(own))
     direction, size = straight.directions(edges, offsets, mine)
     largest = np.argsort(-size, kind="stable")
@@ -179,11 +255,11 @@ def _lines(points: Float64, edges: Edges, own: Float64, level: Int64, pinned: Bo
     own = np.where(level < THINNED, own, 0.0)
     slack = np.where(edges.sides >= 0, own[edges.sides], np.inf).min(axis=1)
     lines = Lines(
-        parent=np.arange(count),
+        parent=np.arange(number),
         target=straight.aim(edges, direction, slack, pinned),
-        area=np.zeros(count),
-        length=np.zeros(count),
-        bounds=np.zeros((count, 3)),
+        area=np.zeros(number),
+        length=np.zeros(number),
+        bounds=np.zeros((number, 3)),
         of=np.full((len(points), 2), -1, np.int64),
     )
     longest = np.argsort(-edges.reach, kind="stable")
