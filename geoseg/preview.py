@@ -138,7 +138,11 @@ def _read_polygons(path: Path, crs: Any) -> GeoDataFrame:
             frame = gpd.read_file(path, layer=layers[0])
     except (DataSourceError, OSError, ValueError) as e:
         raise UsageError(f"{path}: no vector file that can be read ({e})") from e
-    if crs is not None and frame.crs is not None:
+    if crs is not None and frame.crs is None:
+        raise UsageError(
+            f"{path}: has no CRS, but the scene has one: assign the one that it was made in"
+        )
+    if crs is not None:
         frame = frame.to_crs(CRS.from_wkt(crs.to_wkt()))
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.geometry.is_empty]
     if "class" not in frame.columns:

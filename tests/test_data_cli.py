@@ -139,6 +139,9 @@ def test_labels_beside_the_raster(folder: Path, tmp_path: Path) -> None:
     )
     turned.to_file(tmp_path / "houses.gpkg")
     assert told(findings(tmp_path, {}), "error", "x and y are swapped")
+    metres = gpd.GeoDataFrame(geometry=[ground(s) for s in houses()], crs=4326)
+    metres.to_file(tmp_path / "houses.gpkg")  # as QGIS writes GeoJSON of a layer without CRS
+    assert told(findings(tmp_path, {}), "error", "outside of the raster", "in WGS 84")
 
 
 def test_geometries_and_values(folder: Path, tmp_path: Path) -> None:
@@ -463,6 +466,31 @@ def test_classes_of_a_recipe(folder: Path, tmp_path: Path) -> None:
         recipe(scene, labels, steps=0)
 
 
+def test_labels_that_lie_elsewhere_or_are_empty_make_no_recipe(
+    folder: Path, tmp_path: Path
+) -> None:
+    scene, labels = folder / "scene.tif", folder / "houses.gpkg"
+    far = layer(tmp_path / "far.gpkg", [box(9000, 9000, 9020, 9020)])
+    empty = layer(tmp_path / "empty.gpkg", [])
+    lost = layer(tmp_path / "lost.gpkg", houses(), crs=None)
+    for path, told in (
+        (far, r"far.gpkg: lies outside of the scene .*scene.tif: it is"),
+        (empty, r"empty.gpkg: has no polygons"),
+        (lost, r"lost.gpkg: has no CRS"),
+    ):
+        with pytest.raises(DataError, match=told):
+            recipe(scene, path)
+        with pytest.raises(DataError, match=told):
+            recipe(scene, labels, aoi=path)
+    for i in range(2):  # the labels lie on one of several rasters
+        there = TO_GROUND @ Affine.translation(9000 * i, 9000 * i)
+        write_scene(tmp_path / f"t{i}.tif", np.full((3, 64, 64), 9, np.uint8), transform=there)
+    assert recipe(tmp_path / "t*.tif", far, steps=5).data.places[0].rasters == "t*.tif"
+    nowhere = layer(tmp_path / "nowhere.gpkg", [box(5000, 5000, 5020, 5020)])
+    with pytest.raises(DataError, match=r"nowhere.gpkg: lies outside .*on any other of the 2 rasters"):
+        recipe(tmp_path / "t*.tif", nowhere)
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [
@@ -621,6 +649,10 @@ def test_check_ends_with_1_on_errors_and_speaks_json(folder: Path, tmp_path: Pat
     assert "2 errors, 2 warnings" in result.output
     lines = [json.loads(line) for line in run("check", path, "--json").output.splitlines()]
     assert len(lines) == 4
+    one = {**bad.data.model_dump(), "classes": [bad.data.classes[0].model_dump()]}
+    one = TrainConfig.model_validate({**bad.model_dump(), "data": one})
+    result = run("check", write_recipe(one, tmp_path / "one.yaml"))
+    assert "1 error, 2 warnings" in result.output
     assert {"severity", "place", "file", "message", "remedy"} == set(lines[0])
     assert run("check", tmp_path / "none.yaml").exit_code == 2
 

@@ -234,3 +234,6 @@ def test_polygons_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
     preview(none, raster, tmp_path / "none.png")
     part = (500_000.0, 4_999_950.0, 500_020.0, 5_000_000.0)  # on the scene, beside the polygon
     preview(touching, raster, tmp_path / "part.png", bounds=part)
+    lost = polygons(tmp_path / "lost.parquet", shapely.box(20, 20, 40, 60), crs=None)
+    with pytest.raises(UsageError, match=r"lost.parquet: has no CRS, but the scene has one"):
+        preview(lost, raster, tmp_path / "lost.png")

@@ -100,9 +100,9 @@ def data_check(recipe: Path, root: Path | None, as_json: bool) -> None:
         emit(finding.as_dict()) if as_json else click.echo(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)
     if not as_json:
-        click.echo(
-            f"{errors} errors, {len(findings) - errors} warnings" if findings else "all well"
-        )
+        warnings = len(findings) - errors
+        counts = f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
+        click.echo(counts if findings else "all well")
     if errors:
         sys.exit(1)
 

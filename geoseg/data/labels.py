@@ -6,6 +6,7 @@ the classes in their order; IGNORE where nothing is known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from rasterio import Affine
 from rasterio.features import rasterize
@@ -25,7 +26,7 @@ from geoseg.errors import DataError
 from geoseg.grid import Grid, Window
 
 __all__ = ["Labels", "VectorLabels", "codes_of", "is_vector", "layers_of"]
-__all__ += ["read_raw", "read_vector"]
+__all__ += ["meets", "outside", "read_raw", "read_vector"]
 
 
 class Labels(Protocol):
@@ -101,6 +102,25 @@ def _near(frame: gpd.GeoDataFrame, grid: Grid) -> NDArray[np.intp]:
     around = shapely.box(left - more, bottom - more, right + more, top + more)
     near: NDArray[np.intp] = np.sort(frame.sindex.query(around))
     return near
+
+
+def meets(pixels: NDArray[np.object_], grid: Grid) -> bool:
+    """Whether any of the geometries, in pixels of the grid, lies on it."""
+    return bool(shapely.intersects(pixels, shapely.box(0, 0, grid.width, grid.height)).any())
+
+
+def outside(source: object, frame: gpd.GeoDataFrame, grid: Grid, scene: Path) -> str:
+    """That a layer lies elsewhere, and where both are."""
+    where = _extent(frame.total_bounds, frame.crs)
+    corners = [grid.transform @ corner for corner in ((0, 0), (grid.width, grid.height))]
+    there = _extent((*np.min(corners, axis=0), *np.max(corners, axis=0)), grid.crs)
+    return f"{source}: lies outside of the scene {scene}: it is {where}, the scene {there}"
+
+
+def _extent(bounds: Sequence[float], crs: CRS | None) -> str:
+    left, bottom, right, top = bounds
+    name = crs.name if crs else "no CRS"
+    return f"{left:.8g} to {right:.8g}, {bottom:.8g} to {top:.8g} ({name})"
 
 
 def _dense(shapes: gpd.GeoSeries) -> gpd.GeoSeries:

@@ -175,7 +175,8 @@ def of_size(frame: gpd.GeoDataFrame, grid: Grid, gsd: float) -> Iterator[Said]:
     if (frame.crs is None) != (grid.crs is None):
         return
     shapes = frame.to_crs(grid.crs).geometry if grid.crs else frame.geometry
-    areas = shapely.area(shapes.to_numpy()) / abs(grid.transform.determinant)
+    finite = shapes[np.isfinite(shapes.bounds).all(axis=1)]  # others have no place in that CRS
+    areas = shapely.area(finite.to_numpy()) / abs(grid.transform.determinant)
     small = (areas > 0) & (areas < 1)
     if small.any():
         yield (

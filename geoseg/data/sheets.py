@@ -239,14 +239,14 @@ class Truth:
             frame, codes = self._vectors(path)
         else:
             return MaskLabels(path, self.meaning, grid)
-        _need_crs(frame, grid, path, file)
+        need_crs(frame, grid, path, file)
         return VectorLabels(frame, codes, grid).on(self.meaning.rest)
 
     def known(self, file: Path, grid: Grid) -> Labels | None:
         """1 where the place was labelled; None if everywhere."""
         if self.area is None:
             return None
-        _need_crs(self.area, grid, self.root / (self.place.aoi or ""), file)
+        need_crs(self.area, grid, self.root / (self.place.aoi or ""), file)
         return VectorLabels(self.area, np.ones(len(self.area), np.uint8), grid)
 
 
@@ -266,7 +266,7 @@ def beside(file: Path, root: Path, place: PlaceConfig, pattern: str) -> Path:
     return path
 
 
-def _need_crs(frame: gpd.GeoDataFrame, grid: Grid, path: Path, file: Path) -> None:
+def need_crs(frame: gpd.GeoDataFrame, grid: Grid, path: Path, file: Path) -> None:
     """Both without a CRS are taken to have the same coordinates."""
     if (frame.crs is None) != (grid.crs is None):
         which = path if frame.crs is None else file

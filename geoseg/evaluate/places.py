@@ -8,12 +8,10 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from pyproj import CRS
 
 from geoseg.data.config import BandConfig, ClassConfig, DataConfig, PlaceConfig
-from geoseg.data.labels import Labels, VectorLabels, read_vector
+from geoseg.data.labels import Labels, VectorLabels, meets, outside, read_vector
 from geoseg.data.sheets import Truth, files
 from geoseg.errors import DataError, UsageError
 from geoseg.evaluate.options import EvaluateOptions
@@ -135,27 +133,8 @@ def _must_meet(labels: VectorLabels, grid: Grid, case: Case) -> None:
     raise Elsewhere(outside(source, frame, grid, case.file))
 
 
-def meets(pixels: NDArray[np.object_], grid: Grid) -> bool:
-    """Whether any of the geometries, in pixels of the grid, lies on it."""
-    return bool(shapely.intersects(pixels, shapely.box(0, 0, grid.width, grid.height)).any())
-
-
-def outside(source: object, frame: gpd.GeoDataFrame, grid: Grid, scene: Path) -> str:
-    """That a layer lies elsewhere, and where both are."""
-    where = _extent(frame.total_bounds, frame.crs)
-    corners = [grid.transform @ corner for corner in ((0, 0), (grid.width, grid.height))]
-    there = _extent((*np.min(corners, axis=0), *np.max(corners, axis=0)), grid.crs)
-    return f"{source}: lies outside of the scene {scene}: it is {where}, the scene {there}"
-
-
 class Elsewhere(DataError):
     """The truth lies outside of this scene; of several scenes, this one is left out."""
-
-
-def _extent(bounds: Sequence[float], crs: CRS | None) -> str:
-    left, bottom, right, top = bounds
-    name = crs.name if crs else "no CRS"
-    return f"{left:.8g} to {right:.8g}, {bottom:.8g} to {top:.8g} ({name})"
 
 
 # --- from arguments -------------------------------------------------------------------------

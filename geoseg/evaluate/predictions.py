@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pyproj import CRS
 from rasterio.errors import RasterioError
 
-from geoseg.data.labels import Labels, VectorLabels, is_vector, read_vector
+from geoseg.data.labels import Labels, VectorLabels, is_vector, meets, outside, read_vector
 from geoseg.errors import DataError, UsageError
-from geoseg.evaluate.places import Legend, meets, outside
+from geoseg.evaluate.places import Legend
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
 from geoseg.scene import Scene

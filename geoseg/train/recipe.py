@@ -15,10 +15,10 @@ import yaml
 
 from geoseg.config import check
 from geoseg.data.config import PlaceConfig
-from geoseg.data.labels import is_vector, read_vector
+from geoseg.data.labels import VectorLabels, is_vector, meets, outside, read_vector
 from geoseg.data.masks import MaskLabels, values_of_masks
 from geoseg.data.meaning import Meaning
-from geoseg.data.sheets import beside, files
+from geoseg.data.sheets import beside, files, need_crs
 from geoseg.errors import DataError, UsageError
 from geoseg.scene import Scene
 from geoseg.scene.sample import sample
@@ -61,11 +61,13 @@ def recipe(
     """
     scene, labels = Path(scene).resolve(), Path(labels).resolve()
     aoi = Path(aoi).resolve() if aoi else None
-    first = files(scene.parent, scene.name, scene.name)[0]
+    rasters = files(scene.parent, scene.name, scene.name)
+    first = rasters[0]
+    _must_lie_here([labels, *([aoi] if aoi else [])], rasters)
     with Scene.open(first) as raster:
         about = about_raster(raster, gsd)
         edge = min(raster.native.height, raster.native.width) * (raster.gsd or [about["gsd"]])[0]
-        area = _area(raster, aoi, about["gsd"], len(files(scene.parent, scene.name, "")))
+        area = _area(raster, aoi, about["gsd"], len(rasters))
     place: dict[str, Any] = {
         "name": plain_name(scene.stem.replace("*", "") or scene.parent.name),
         "rasters": scene.name,
@@ -86,6 +88,25 @@ def recipe(
         **training(steps, objects=objects),
     }
     return check(content, TrainConfig, source=f"a recipe for {scene.name}")
+
+
+def _must_lie_here(layers: Sequence[Path], rasters: Sequence[Path]) -> None:
+    """Refuse vectors that are empty, or lie on none of the rasters; those of each raster may."""
+    for path in layers:
+        if "*" in path.name or not is_vector(path):
+            continue
+        frame, count = read_vector(path), len(rasters)
+        if frame.empty:
+            raise DataError(f"{path}: has no polygons: check that it is the right file")
+        for raster in rasters:
+            with Scene.open(raster) as scene:
+                grid = scene.native
+            need_crs(frame, grid, path, raster)
+            if meets(VectorLabels(frame, np.zeros(len(frame), np.uint8), grid).pixels, grid):
+                break
+        else:
+            many = f"; nor does it lie on any other of the {count} rasters" if count > 1 else ""
+            raise DataError(outside(path, frame, grid, raster) + many)
 
 
 def write_recipe(config: TrainConfig, path: Path, *, overwrite: bool = False) -> Path:
