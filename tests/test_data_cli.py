@@ -487,7 +487,7 @@ def test_labels_that_lie_elsewhere_or_are_empty_make_no_recipe(
         write_scene(tmp_path / f"t{i}.tif", np.full((3, 64, 64), 9, np.uint8), transform=there)
     assert recipe(tmp_path / "t*.tif", far, steps=5).data.places[0].rasters == "t*.tif"
     nowhere = layer(tmp_path / "nowhere.gpkg", [box(5000, 5000, 5020, 5020)])
-    with pytest.raises(DataError, match=r"nowhere.gpkg: lies outside .*on any other of the 2 rasters"):
+    with pytest.raises(DataError, match=r"nowhere.gpkg: lies outside .*any other of the 2 rasters"):
         recipe(tmp_path / "t*.tif", nowhere)
 
 
