@@ -250,7 +250,6 @@ def refused(path: Path, error: type[Exception], match: str) -> None:
 def test_refusals(tmp_path: Path) -> None:
     refused(tmp_path / "out.kml", UsageError, r"unknown suffix '\.kml'.*\.gpkg, \.parquet")
     refused(tmp_path / "out", UsageError, "no suffix")
-    refused(tmp_path / "nowhere" / "out.gpkg", OutputError, "does not exist; create it")
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file" / "out.gpkg", OutputError, "is not a folder")
     (tmp_path / "folder.gpkg").mkdir()

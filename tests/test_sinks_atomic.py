@@ -197,3 +197,21 @@ def test_of_runs_into_one_new_file_one_wins(
             assert error is None or "already exists" in str(error)
         for file in tmp_path.iterdir():
             file.unlink()
+
+
+def test_missing_folders_are_made_and_taken_away_if_it_fails(tmp_path: Path) -> None:
+    write_all(tmp_path / "some" / "where")
+    assert texts(tmp_path / "some" / "where") == NEW
+    deep = tmp_path / "deep"
+
+    def fail() -> None:
+        with replacing(deep / "er" / "a.txt", overwrite=False) as temp:
+            temp.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not deep.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file is not a folder"):
+        write_all(tmp_path / "file" / "below")

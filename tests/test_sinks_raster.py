@@ -343,7 +343,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "old.tif").write_text("old")
     cases = {
         "mask.png": (UsageError, r"raster outputs end in \.tif"),
-        "nowhere/mask.tif": (OutputError, "create it first"),
+        "old.tif/mask.tif": (OutputError, "old.tif is not a folder"),
         "old.tif": (OutputError, "already exists: pass --overwrite"),
     }
     for name, (error, match) in cases.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -385,6 +386,26 @@ def test_a_file_is_no_folder_for_a_run(data: Data, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="file: cannot be the folder of a run"):
         run(recipe(places), root, tmp_path / "file", progress=False)
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_folder_with_something_else_is_no_folder_for_a_run(data: Data, tmp_path: Path) -> None:
+    root, places = data
+    folder, config = tmp_path / "mine", recipe(places, model=PLAIN, steps=1, validate_every=1)
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("# of my own\nname: tiny\n")
+    for name in ("recipe.yaml", "ortho.tif"):
+        (folder / name).touch()
+        with pytest.raises(OutputError, match=f"mine holds something else than a run .*{name}"):
+            run(config, root, folder, progress=False)
+    assert (folder / "recipe.yaml").read_text() == "# of my own\nname: tiny\n"
+    shutil.rmtree(folder)
+    bad = config.model_copy(update={"data": config.data.model_copy(update={"gsd": 1e-3})})
+    with pytest.raises(DataError):  # what an attempt leaves behind may be begun anew
+        run(bad, root, folder, progress=False)
+    assert (folder / "recipe.yaml").exists()
+    run(config, root, folder, progress=False)
+    (folder / "notes.txt").touch()  # beside a run
+    run(config, root, folder, progress=False)
 
 
 def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_what_is_refused(labels, scores, tmp_path) -> None:
     refused(geoseg.GeosegError, "has no band", band=4)
     refused(UsageError, "is no value of uint8", nodata=-1)
     refused(UsageError, "unknown suffix", output=tmp_path / "o.txt")
-    refused(OutputError, "does not exist", output=tmp_path / "no" / "o.gpkg")
+    refused(OutputError, "is not a folder", output=tmp_path / "text.tif" / "o.gpkg")
     refused(ConfigError, "did you mean 'simplify'", simplyfy=2)
     refused(ConfigError, "connectivity", connectivity=6)
     refused(UsageError, "no CRS that PROJ knows", crs="EPSG:1")

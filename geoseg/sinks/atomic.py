@@ -28,11 +28,15 @@ class Commit:
 
     def __init__(self) -> None:
         self._folders: list[Path] = []
+        self._parents: list[Path] = []  # that were made, the deepest of each first
         self._moves: list[_Move] = []
 
     def folder(self, path: Path) -> Path:
-        """A hidden folder beside `path`, for what will become it."""
+        """A hidden folder beside `path`, for what will become it; its parents are made, too."""
+        missing = [parent for parent in path.parents if not parent.exists()]
+        self._parents = missing + self._parents
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=".tmp", dir=path.parent))
         except OSError as e:
             raise OutputError(f"{path.parent}: cannot write here ({e.strerror})") from e
@@ -76,9 +80,12 @@ class Commit:
             raise
 
     def remove(self) -> None:
-        """Take the hidden folders away, with what is left in them."""
+        """Take the hidden folders away, with what is left in them; and parents, if nothing is."""
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
+        for parent in self._parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 @contextmanager
@@ -114,11 +121,12 @@ def replacing(
 
 
 def check_target(path: Path, *, overwrite: bool, stale: tuple[str, ...] = ()) -> None:
-    """Refuse a target that could not be written at the end, before anything is computed."""
+    """Refuse a target that could not be written at the end, before anything is computed.
+
+    Folders that are missing will be made.
+    """
     try:
-        folder = path.parent
-        if not folder.exists():
-            raise OutputError(f"{path}: the folder {folder} does not exist; create it first")
+        folder = next(parent for parent in path.parents if parent.exists())
         if not folder.is_dir():
             raise OutputError(f"{path}: {folder} is not a folder")
         for name in (path.name, *_names(path, stale)):

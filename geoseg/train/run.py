@@ -32,7 +32,7 @@ from geoseg.data.config import DataConfig
 from geoseg.data.sheets import Sheet, Store, load_places
 from geoseg.data.split import TRAIN, VALIDATE, need, write_split
 from geoseg.data.stats import measure, one_type
-from geoseg.errors import DataError, GeosegError, OutputError
+from geoseg.errors import ConfigError, DataError, GeosegError, OutputError
 from geoseg.train import checkpoint
 from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
@@ -44,6 +44,11 @@ from geoseg.train.networks import Blueprint, new_network, scaling_of
 from geoseg.train.result import RESULT, closing, finish, opening, save_sample
 from geoseg.train.task import task_of
 
+RECIPE = "recipe.yaml"
+WRITTEN = {  # before the first checkpoint
+    *(RECIPE, "config.yaml", "split.gpkg", "sample.npz", "log", "pixels"),
+    *("recipe.part", "config.part"),
+}
 MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them out
 
 
@@ -63,6 +68,7 @@ def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True)
     except OSError as e:
         raise OutputError(f"{folder}: cannot be the folder of a run ({e.strerror})") from e
     with alone(folder):
+        must_be_free(folder)
         return _run(config, root, folder, progress)
 
 
@@ -99,12 +105,37 @@ def _run(config: TrainConfig, root: Path, folder: Path, progress: bool) -> Path:
     return folder
 
 
+def must_be_free(folder: Path) -> None:
+    """Refuse a folder with anything but what a run writes: it would be mixed up, or written over.
+
+    A recipe of one's own may lie there under the name that a run gives to its copy.
+    """
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if {checkpoint.LAST, RESULT} & there:
+        return
+    foreign = sorted(there - WRITTEN)
+    if RECIPE in there and not _by_a_run(folder / RECIPE):
+        foreign = [RECIPE, *foreign]
+    if foreign:
+        raise OutputError(
+            f"{folder} holds something else than a run ({', '.join(foreign[:3])}): name another "
+            "folder (--output)"
+        )
+
+
+def _by_a_run(path: Path) -> bool:
+    try:
+        return path.read_text() == _yaml(load_yaml(path, TrainConfig))
+    except (ConfigError, ValueError):
+        return False
+
+
 def keep_recipe(config: TrainConfig, folder: Path) -> bool:
     """Write recipe.yaml; whether the folder holds a run of this recipe, to be gone on with.
 
     A run of another recipe, which its weights do not belong to, is a DataError.
     """
-    path, begun = folder / "recipe.yaml", (folder / checkpoint.LAST).exists()
+    path, begun = folder / RECIPE, (folder / checkpoint.LAST).exists()
     if begun and not path.exists():
         raise DataError(f"{folder} holds a run of another version: take another folder")
     if begun and (keys := _differing(_essence(load_yaml(path, TrainConfig)), _essence(config))):
@@ -239,10 +270,15 @@ def launch(fabric: Fabric, job: Job) -> None:
         raise
 
 
-def _write_yaml(config: TrainConfig, path: Path) -> None:
+def _yaml(config: TrainConfig) -> str:
     content = config.model_dump(mode="json")
     if config.model.start:  # which says all the rest
         content["model"] = {"start": config.model.start}
+    text: str = yaml.safe_dump(content, sort_keys=False)
+    return text
+
+
+def _write_yaml(config: TrainConfig, path: Path) -> None:
     part = path.with_suffix(".part")
-    part.write_text(yaml.safe_dump(content, sort_keys=False))
+    part.write_text(_yaml(config))
     part.replace(path)
