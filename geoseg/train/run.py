@@ -45,9 +45,9 @@ from geoseg.train.result import RESULT, closing, finish, opening, save_sample
 from geoseg.train.task import task_of
 
 RECIPE = "recipe.yaml"
-WRITTEN = {  # before the first checkpoint
+WRITTEN = {  # before last.ckpt
     *(RECIPE, "config.yaml", "split.gpkg", "sample.npz", "log", "pixels"),
-    *("recipe.part", "config.part"),
+    *("recipe.part", "config.part", checkpoint.BEST),
 }
 MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them out
 
