@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.models.vgg import cfgs, make_layers
 
 from geoseg.cli import cli
-from geoseg.errors import DataError, ModelError, OutputError
+from geoseg.errors import DataError, GeosegError, ModelError, OutputError
 from geoseg.scene import Scene
 from geoseg.testing import planted_rectangles, planted_scene, write_scene
 from geoseg.train.appearance import match
@@ -391,6 +391,23 @@ def test_rasters_that_cannot_be_used(scenes: tuple[Path, Path], tmp_path: Path) 
         with pytest.raises(DataError, match=message):
             stylize_raster(*wrong, tmp_path / "out.tif", gsd=0.3, stylizer=stylizer)
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_weights_are_fetched_after_the_rest_was_looked_at(
+    scenes: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, lender = scenes
+    nowhere = Stylizer(features=str(tmp_path / "none.pth"))
+    for wrong, message in (
+        ((tmp_path / "missing.tif", [lender], tmp_path / "o.tif"), "missing.tif"),
+        ((source, [tmp_path / "missing.tif"], tmp_path / "o.tif"), "missing.tif"),
+        ((source, [lender], source), "already exists"),
+        ((source, [lender], tmp_path / "o.png"), r"end in \.tif"),
+        ((source, [lender], tmp_path / "o.tif"), "none.pth: no such file of weights"),
+    ):
+        with pytest.raises(GeosegError, match=message):
+            stylize_raster(*wrong, gsd=0.3, stylizer=nowhere)
+    assert {path.name for path in tmp_path.iterdir()} == {"source.tif", "lender.tif"}
 
 
 def test_the_verb_repaints_a_raster(scenes: tuple[Path, Path], tmp_path: Path) -> None:

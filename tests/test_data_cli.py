@@ -657,5 +657,19 @@ def test_check_ends_with_1_on_errors_and_speaks_json(folder: Path, tmp_path: Pat
     assert run("check", tmp_path / "none.yaml").exit_code == 2
 
 
+@pytest.mark.parametrize("verb", ["split", "border"])
+def test_a_geopackage_is_named_so(folder: Path, tmp_path: Path, verb: str) -> None:
+    made = recipe(folder / "scene.tif", folder / "houses.gpkg")
+    given = {
+        "split": [write_recipe(made, tmp_path / "mine.yaml")],
+        "border": [folder / "houses.gpkg", "--width", 0.5],
+    }
+    result = run(verb, *given[verb], "-o", tmp_path / "out.txt")
+    assert result.exit_code == 2
+    assert "out.txt: is written as a GeoPackage: name it .gpkg" in result.output
+    assert not (tmp_path / "out.txt").exists()
+    assert run(verb, *given[verb], "-o", tmp_path / "out.GPKG").exit_code == 0
+
+
 def test_recipe_is_a_function_of_the_package() -> None:
     assert geoseg.recipe is recipe

@@ -127,7 +127,8 @@ def test_polygons_of_a_scene_are_counted_and_sized(
     assert objects["mean_iou"] == pytest.approx(0.875, abs=1e-3)
     assert objects["median_area_error"] == pytest.approx(0.125, abs=1e-3)
     assert [s["truth"] for s in objects["sizes"]] == [0, 4, 0]  # 1600 * 0.09 = 144 m²
-    assert [s["found"] for s in objects["sizes"]] == [1, 3, 0]
+    assert [s["predicted"] for s in objects["sizes"]] == [1, 3, 0]
+    assert [s["found"] for s in objects["sizes"]] == [1, 3, 0]  # its older name
     assert objects["sizes"][1]["recall"] == 0.5
     assert objects["sizes"][1]["precision"] == pytest.approx(2 / 3)
     hits = 1600 + 1200 + 400
@@ -296,6 +297,31 @@ def counted(tmp_path: Path, prediction: Path, truth: Path, **options: Any) -> co
     (case,) = cases_of_files([prediction], [truth], [], legend, wanted)
     with predictions.Prediction.open(legend, mask=prediction) as opened:
         return count.count(case, opened, wanted)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "metres"),
+    [(0.07, 0.6), (0.15, 0.6), (0.3, 0.6), (0.301, 0.602), (0.5, 1.0), (10.02, 20.04), (30, 100)],
+)
+def test_the_tolerance_of_boundaries_is_that_of_the_ground(pixel: float, metres: float) -> None:
+    assert EvaluateOptions().tolerance_for(pixel) == pytest.approx(metres)
+    assert EvaluateOptions(tolerance=1.5).tolerance_for(pixel) == 1.5
+
+
+def test_boundaries_of_fine_and_coarse_predictions_are_held_to_the_same(
+    tmp_path: Path, truth: Path
+) -> None:
+    fine = np.kron(squares(shift=1), np.ones((4, 4), np.uint8))
+    there = TRANSFORM @ Affine.scale(0.25)
+    reports = [
+        run(prediction, truth).report
+        for prediction in (
+            raster(tmp_path / "coarse.tif", squares(shift=1)),
+            raster(tmp_path / "fine.tif", fine, transform=there),
+        )
+    ]
+    assert [r["options"]["tolerance_m"] for r in reports] == pytest.approx([0.6, 0.6], abs=1e-3)
+    assert [r["measures"]["boundary_f1"]["value"] for r in reports] == [1, 1]  # 0.3 m beside it
 
 
 def test_windows_and_blocks_make_no_difference(
@@ -743,6 +769,11 @@ def test_tables_as_files(reports: list[Path], tmp_path: Path) -> None:
     check_page(tmp_path / "table.html")
     frame = pd.read_csv(tmp_path / "table.csv")
     assert frame["iou"].tolist() == pytest.approx([36 / 44, 0.6])
+    gain = frame[[f"difference of iou{end}" for end in ("", " low", " high")]]
+    assert gain.iloc[0].isna().all()
+    assert gain.iloc[1, 0] == pytest.approx(0.6 - 36 / 44, abs=1e-5)
+    assert gain.iloc[1, 1] < gain.iloc[1, 0] < gain.iloc[1, 2]
+    assert "difference of object_f1" in frame
     with pytest.raises(UsageError, match="tables end in .md, .html, .csv"):
         compare(reports, tmp_path / "table.xlsx")
     with pytest.raises(OutputError, match="already exists"):

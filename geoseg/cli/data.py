@@ -32,6 +32,22 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def geopackage(ctx: click.Context, param: click.Parameter, value: Path) -> Path:
+    if value.suffix.lower() != ".gpkg":
+        raise click.BadParameter(f"{value}: is written as a GeoPackage: name it .gpkg")
+    return value
+
+
+gpkg_output = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=geopackage,
+    help="GeoPackage (.gpkg).",
+)
+
+
 @data.command("recipe")
 @click.argument("scene")
 @click.argument("labels")
@@ -137,9 +153,7 @@ def data_stats(recipe: Path, root: Path | None, as_json: bool) -> None:
 
 @data.command("split")
 @recipe_options
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="GeoPackage (.gpkg)."
-)
+@gpkg_output
 @overwrite
 def data_split(recipe: Path, root: Path | None, output: Path, overwrite: bool) -> None:
     """Write which blocks train, validate and test: to look at, or to edit (data.split.file)."""
@@ -159,9 +173,7 @@ def data_split(recipe: Path, root: Path | None, output: Path, overwrite: bool) -
 @data.command("border")
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--width", type=float, required=True, metavar="M", help="Of the border, in metres.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="GeoPackage (.gpkg)."
-)
+@gpkg_output
 @click.option("--attribute", default="class", show_default=True, help="Holds the class.")
 @click.option("--name", default="object", show_default=True, help="Class, if there is none yet.")
 @click.option("--border", default="boundary", show_default=True, help="Class of the border.")

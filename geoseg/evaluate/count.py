@@ -92,7 +92,8 @@ def count(case: Case, prediction: Prediction, options: EvaluateOptions) -> Count
     block_m = options.block_for(pixel_m)
     truth, areas = case.labels(grid), case.areas(grid)
     objects = compared(prediction, truth, grid, pixel_m, options)
-    counter = _Counter(prediction, truth, areas, options.tolerance_for(pixel_m), objects.table)
+    tolerance = options.tolerance_for(pixel_m) / pixel_m
+    counter = _Counter(prediction, truth, areas, tolerance, objects.table)
     for block, window in blocks(grid, block_m / pixel_m):
         counter.add(block, window)
     tally = counter.tally()

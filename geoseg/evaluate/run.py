@@ -230,7 +230,7 @@ def _report(
         "options": {
             "predict": others.model_dump(mode="json", exclude_unset=True, exclude_none=True),
             "block_m": first.block_m,
-            "tolerance_m": wanted.tolerance or round(2 * first.pixel_m, 4),
+            "tolerance_m": round(wanted.tolerance_for(first.pixel_m), 4),
             "match": wanted.match,
             "sizes": list(wanted.sizes),
         },

@@ -106,13 +106,18 @@ def _objects(tables: Sequence[ObjectTable], tally: Tally, sizes: Sequence[float]
 
 
 def _size(join: Mapping[str, NDArray[Any]], low: float, high: float) -> Record:
-    """Recall of true objects of a size, and precision of predicted ones of that size."""
+    """Recall of true objects of a size, and precision of predicted ones of that size.
+
+    predicted: how many predicted ones have that size, right or wrong; `found`, its older name, is
+    kept for those who read it.
+    """
     inside = (join["area"] >= low) & (join["area"] < high)
     true, found = inside & join["from_truth"], inside & ~join["from_truth"]
     return {
         "from": low,
         "to": None if math.isinf(high) else high,
         "truth": int(true.sum()),
+        "predicted": int(found.sum()),
         "found": int(found.sum()),
         "recall": plain(_mean(join["matched"][true])),
         "precision": plain(_mean(join["matched"][found])),

@@ -34,6 +34,7 @@ OBJECTS = {  # a table of their own; AP where objects have scores
     "merge_rate": "Merged",
 }
 ALL = tuple(dict.fromkeys((*MEASURES, *OBJECTS)))
+_NO_DIFFERENCE: Mapping[str, Any] = {"value": None, "low": None, "high": None}
 _LOWER_IS_BETTER = {"ece", "split_rate", "merge_rate"}
 
 Record = Mapping[str, Any]
@@ -181,16 +182,22 @@ def _markdown(table: Table) -> list[str]:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """One line per report; value, low and high in columns of their own."""
+    """One line per report; value, low and high in columns of their own.
+
+    At the end the differences to the first report, of all measures, where there are any.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
+    paired = [m for m in ALL if any(m in (r.differences or {}) for r in comparison.rows)]
     columns = [*ALL, *(f"iou {s}" for s in comparison.scenes)]
+    columns += [f"difference of {m}" for m in paired]
     parts = ("value", "low", "high")
     writer.writerow(
         ["report", *(f"{c} {p}".removesuffix(" value") for c in columns for p in parts)]
     )
     for row in comparison.rows:
         estimates = [row.measures[m] for m in ALL] + [row.scenes[s] for s in comparison.scenes]
+        estimates += [(row.differences or {}).get(m, _NO_DIFFERENCE) for m in paired]
         writer.writerow([row.name, *(e[p] for e in estimates for p in parts)])
     return buffer.getvalue()
 

@@ -139,7 +139,6 @@ def stylize_raster(
     if not styles:
         raise DataError(f"{source}: give at least one raster that lends its look")
     stylizer = stylizer or Stylizer()
-    stylizer.network  # noqa: B018  weights that are missing are told before anything is written
     with ExitStack() as stack:
         scene = stack.enter_context(_open(source, gsd))
         lenders = [stack.enter_context(_open(path, gsd)) for path in styles]
@@ -156,6 +155,7 @@ def stylize_raster(
                 overwrite=overwrite,
             )
         )
+        stylizer.network  # noqa: B018  may fetch weights: after all that can be told at once
         _write(sink, scene, lenders, tiles, stylizer, seed, progress)
 
 
