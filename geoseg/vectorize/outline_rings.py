@@ -17,14 +17,14 @@ Bool = NDArray[np.bool_]
 TOGETHER = 1e-7  # metres: vertices that near are one
 
 
-def rings_of(points: Float64, edges: Edges, lines: Lines) -> tuple[Float64, Int64, Bool]:
+def rings_of(placed: Float64, edges: Edges, lines: Lines) -> tuple[Float64, Int64, Bool]:
     """(V, 2) coordinates of the closed rings, (R + 1,) offsets into them, and whether each is
     still a ring: of one that is not there are three points in its place.
 
     Vertices that fell together are one, and go where a line runs straight on through them. Where
-    outlines lie on one line, each gets the vertices that others have there.
+    outlines lie on one line, each gets the vertices that others have there. `placed` as from
+    `placed_vertices`.
     """
-    placed = _placed(points, edges, lines)
     count = len(edges.rings) - 1
     steps = np.empty((len(edges.steps) + 3 * count, 2), np.int64)
     offsets, whole = np.zeros(count + 1, np.int64), np.zeros(count, np.bool_)
@@ -40,7 +40,7 @@ def rings_of(points: Float64, edges: Edges, lines: Lines) -> tuple[Float64, Int6
 
 
 @jit
-def _placed(points: Float64, edges: Edges, lines: Lines) -> Float64:
+def placed_vertices(points: Float64, edges: Edges, lines: Lines) -> Float64:
     """(n, 2) where the vertices lie; to the last bit the same where they fell together."""
     placed = np.empty_like(points)
     for v in range(len(points)):
@@ -143,3 +143,47 @@ def _write(
             xy[at] = xy[begin]
         at += 1
         ends[r + 1] = at
+
+
+@jit
+def swept(
+    points: Float64, placed: Float64, walk: Int64, rings: Int64, keep: Bool, part: Int64, parts: int
+) -> Float64:
+    """(P,) What the outlines sweep on their way from `points` to the new edges, each point to the
+    nearest of its edge's line: at least the area by which a part differs from what it was."""
+    total = np.zeros(parts)
+    for r in range(len(rings) - 1):
+        start, m = rings[r], rings[r + 1] - rings[r]
+        low = 0
+        while not keep[walk[start + low]]:
+            low += 1
+        end = low + m
+        while low < end:
+            high = low + 1
+            while not keep[walk[start + high % m]]:
+                high += 1
+            u, v = placed[walk[start + low % m]], placed[walk[start + high % m]]
+            length = np.hypot(v[0] - u[0], v[1] - u[1])
+            c, s = 1.0, 0.0
+            if length > TOGETHER:
+                c, s = (v[0] - u[0]) / length, (v[1] - u[1]) / length
+            for k in range(low, high):
+                p, q = points[walk[start + k % m]], points[walk[start + (k + 1) % m]]
+                if length <= TOGETHER:  # all of it goes to one point
+                    cross = (p[0] - u[0]) * (q[1] - u[1]) - (p[1] - u[1]) * (q[0] - u[0])
+                    total[part[r]] += abs(cross) / 2
+                    continue
+                one = (p[1] - u[1]) * c - (p[0] - u[0]) * s
+                two = (q[1] - u[1]) * c - (q[0] - u[0]) * s
+                along = abs((q[0] - p[0]) * c + (q[1] - p[1]) * s)
+                height = abs(one + two)
+                if one * two < 0:
+                    height = (one * one + two * two) / (abs(one) + abs(two))
+                total[part[r]] += height * along / 2
+            for k, corner in ((low, u), (high, v)):
+                p = points[walk[start + k % m]]
+                x, y = p[0] - corner[0], p[1] - corner[1]
+                if length > TOGETHER:
+                    total[part[r]] += abs((y * c - x * s) * (x * c + y * s)) / 2
+            low = high
+    return total

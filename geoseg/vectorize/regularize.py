@@ -23,13 +23,13 @@ from geoseg.vectorize.neighbours import joined, overlapping
 from geoseg.vectorize.outline_circles import round_off
 from geoseg.vectorize.outline_graph import Edges
 from geoseg.vectorize.outline_lines import Lines
-from geoseg.vectorize.outline_rings import rings_of
+from geoseg.vectorize.outline_rings import placed_vertices, rings_of, swept
 
 if TYPE_CHECKING:
     import geopandas as gpd
     from pyproj import CRS
 
-TOLERANCE_M = 1.0
+TOLERANCE_M = 0.75
 MIN_IOU = 0.8
 NEAR_M = 0.001  # a vertex that near to a neighbour's edge is on it
 WIDTH = 0.3  # the tolerance is at most that of the mean width: what is small keeps its shape
@@ -203,10 +203,10 @@ def _regular_parts(
         if not len(rows):
             break
         numbers = np.cumsum(np.diff(group[rows], prepend=-1) > 0) - 1
-        made, bad = _attempt(local[rows], numbers, slack[rows], level[rows])
+        made, bad, off = _attempt(local[rows], numbers, slack[rows], level[rows])
         on_map = ground.to_map(made, rows)
         bad |= ~shapely.is_valid(on_map)
-        bad |= _too_far(made, local[rows], slack[rows], min_iou, ~bad)
+        bad |= _too_far(made, local[rows], off, slack[rows], min_iou, ~bad)
         bad |= _collide(on_map, numbers, bad)
         bad &= level[rows] < ORIGINAL
         fine = (np.bincount(numbers, bad) == 0)[numbers]
@@ -217,8 +217,11 @@ def _regular_parts(
     return out, changed  # of what does not come to an end, all is as it was
 
 
-def _attempt(parts: Shapes, group: Int64, slack: Float64, level: Int64) -> tuple[Shapes, Bool]:
-    """The parts regularized at their levels, and which of them lost a ring and are as before."""
+def _attempt(
+    parts: Shapes, group: Int64, slack: Float64, level: Int64
+) -> tuple[Shapes, Bool, Float64]:
+    """The parts regularized at their levels, which of them lost a ring and are as before, and the
+    area (m²) by which each differs at most from what it was."""
     _, points, (rings, polygons) = shapely.to_ragged_array(parts)
     ring_part = np.repeat(np.arange(len(parts)), np.diff(polygons))
     walk, rings, points = _vertices(points, rings, group[ring_part])
@@ -233,16 +236,19 @@ def _attempt(parts: Shapes, group: Int64, slack: Float64, level: Int64) -> tuple
     graph.mark_nodes(walk, rings, nodes)
     graph.thin(points, walk, rings, nodes, tolerance, keep)
     pinned = highest >= THINNED
+    before = points.copy()
     round_off(points, walk, rings, nodes, tolerance, highest == 0, keep, pinned)
     edges = graph.edges_of(points, walk, rings, nodes, tolerance, ring_part, keep)
     lines = _lines(points, edges, own, level, pinned)
-    xy, offsets, whole = rings_of(points, edges, lines)
+    placed = placed_vertices(points, edges, lines)
+    off = swept(before, placed, walk, rings, keep, ring_part, len(parts))
+    xy, offsets, whole = rings_of(placed, edges, lines)
     sound = np.bincount(ring_part, ~whole, minlength=len(parts)) == 0
     made = parts.copy()
     if len(xy):
         made = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offsets, polygons))
     made[~sound] = parts[~sound]
-    return made, ~sound
+    return made, ~sound, off
 
 
 def _lines(points: Float64, edges: Edges, own: Float64, level: Int64, pinned: Bool) -> Lines:
@@ -280,21 +286,31 @@ def _vertices(points: Float64, rings: Int64, group: Int64) -> tuple[Int64, Int64
     steps = points[inner]
     offsets = rings - np.arange(len(rings))
     of_step = np.repeat(group, np.diff(offsets))
-    order = np.lexsort((steps[:, 1], steps[:, 0], of_step))
-    new = np.ones(len(steps), np.bool_)
+    several = np.repeat((np.bincount(group) > 1)[group], np.diff(offsets))
+    some = np.flatnonzero(several)  # a ring by itself shares nothing
+    order = some[np.lexsort((steps[some, 1], steps[some, 0], of_step[some]))]
+    new = np.ones(len(order), np.bool_)
     new[1:] = (steps[order[1:]] != steps[order[:-1]]).any(axis=1) | (np.diff(of_step[order]) > 0)
     walk = np.empty(len(steps), np.int64)
     walk[order] = np.cumsum(new) - 1
-    return walk, offsets, steps[order[new]]
+    alone = np.flatnonzero(~several)
+    walk[alone] = new.sum() + np.arange(len(alone))
+    return walk, offsets, np.concatenate((steps[order[new]], steps[alone]))
 
 
-def _too_far(made: Shapes, before: Shapes, slack: Float64, min_iou: float, chosen: Bool) -> Bool:
-    """(P,) Which of the chosen polygons are too far from what they were."""
+def _too_far(
+    made: Shapes, before: Shapes, off: Float64, slack: Float64, min_iou: float, chosen: Bool
+) -> Bool:
+    """(P,) Which of the chosen polygons are too far from what they were; they differ by at most
+    the area `off`, which mostly is enough to know."""
     bad = np.zeros(len(made), np.bool_)
     rows = np.flatnonzero(chosen & (made != before))
     new, old = made[rows], before[rows]
-    common = shapely.area(shapely.intersection(new, old))
-    iou = common / (shapely.area(new) + shapely.area(old) - common)
+    both = shapely.area(new) + shapely.area(old)
+    iou = (both - off[rows]) / (both + off[rows])
+    unsure = iou < min_iou
+    common = shapely.area(shapely.intersection(new[unsure], old[unsure]))
+    iou[unsure] = common / (both[unsure] - common)
     bad[rows] = (iou < min_iou) | (shapely.hausdorff_distance(new, old) > REACH * slack[rows])
     return bad
 
