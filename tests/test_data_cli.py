@@ -21,7 +21,7 @@ from shapely.geometry import Polygon, box
 
 import geoseg
 from geoseg.cli import cli
-from geoseg.data.align import Alignment
+from geoseg.data.align import REACH, Alignment
 from geoseg.data.check import examine
 from geoseg.data.chips import export, without_holes
 from geoseg.data.config import DataConfig
@@ -257,6 +257,34 @@ def test_a_planted_shift_is_found(folder: Path, tmp_path: Path, move: tuple[int,
     for pixels, names in ((right, ("left", "right")), (down, ("top", "bottom"))):
         words = f"{abs(pixels) * GSD:.1f} m ({abs(pixels)} px) to the {names[pixels > 0]}"
         assert (words in found[0].message) == bool(pixels)
+
+
+@pytest.mark.parametrize("finer", [1, 2, 4])
+def test_a_shift_is_found_in_metres(folder: Path, tmp_path: Path, finer: int) -> None:
+    """3 m, whether these are 6 pixels or 24."""
+    with rasterio.open(folder / "scene.tif") as source:
+        values = np.kron(source.read(), np.ones((1, finer, finer), np.uint8))
+    noise = np.random.default_rng(1).normal(0, 4, values.shape)
+    there = TO_GROUND @ Affine.scale(1 / finer)
+    fine = (values + noise).clip(1, 255).astype(np.uint8)
+    write_scene(tmp_path / "scene.tif", fine, crs=CRS, transform=there)
+    layer(tmp_path / "houses.gpkg", [shapely.affinity.translate(s, 6, 0) for s in houses()])
+    found = [f for f in findings(tmp_path, {}, gsd=GSD / finer) if "beside the image" in f.message]
+    assert len(found) == 1
+    assert f"3.0 m ({6 * finer} px) to the left" in found[0].message
+    assert "to the top" not in found[0].message
+
+
+def test_no_gain_is_said_that_means_nothing() -> None:
+    """Where outlines meet nothing without moving, they fit any number of times better elsewhere."""
+    alignment = Alignment()
+    surfaces = np.random.default_rng(0).random((6, 2 * REACH + 1, 2 * REACH + 1)) + 1
+    surfaces[:, REACH - 1 : REACH + 2, REACH - 1 : REACH + 2] = 0
+    surfaces[:, REACH, REACH - 8] += 4
+    alignment._surfaces = list(surfaces)
+    shift = alignment.shift()
+    assert shift is not None
+    assert (shift.rows, shift.cols, shift.gain) == (0, -8, 10)
 
 
 def test_labels_without_any_relation_to_the_image_have_no_shift(

@@ -2,7 +2,8 @@
 
 Outlines of labels are held against the edges of the image at all shifts up to `REACH` pixels.
 A gradient counts by how much it points across the outline, so that edges of other things beside
-it count little.
+it count little. Finer pixels than `PIXEL` are joined to such, so that what is found is a matter of
+metres: offsets of imagery are, and it is the edge of a roof that counts, not that of a tile.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from scipy.ndimage import gaussian_filter, minimum_filter
 
 from geoseg.metrics import IGNORE
 
+PIXEL = 0.3  # metres
 REACH = 16  # pixels: the largest shift that is looked for, along each axis
+MOST = 10.0  # times that anything is said to fit better: more is said of nothing
 _LEAST = 2.0  # pixels: a smaller shift is no worse than labels are anyway
 _CLEAR = 5.0  # standard errors by which the shifted outlines must fit better
 _GAIN = 1.25  # times by which they must
@@ -25,7 +28,8 @@ _GAIN = 1.25  # times by which they must
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Labels fit best when moved by so many pixels (down, to the right).
+    """Labels fit best when moved by so many pixels (down, to the right); `factor` of them are
+    one that was looked at.
 
     gain: edges of the image along the outlines there, over those without moving; each above
     what outlines meet anywhere. errors: that gain in standard errors over the pieces.
@@ -35,26 +39,30 @@ class Shift:
     cols: int
     gain: float
     errors: float
+    factor: int = 1
 
     @property
     def clear(self) -> bool:
-        far = float(np.hypot(self.rows, self.cols)) >= _LEAST
-        at_edge = max(abs(self.rows), abs(self.cols)) == REACH
+        far = float(np.hypot(self.rows, self.cols)) >= _LEAST * self.factor
+        at_edge = max(abs(self.rows), abs(self.cols)) == REACH * self.factor
         return far and not at_edge and self.gain >= _GAIN and self.errors >= _CLEAR
 
 
 class Alignment:
-    """Collects pieces of image and label; `shift` then is the best for all of them."""
+    """Collects pieces of image and label, of pixels of `gsd` metres; `shift` then is the best for
+    all of them. factor: pixels along one that is looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, gsd: float = PIXEL) -> None:
+        self.factor = max(1, round(PIXEL / gsd))
         self._surfaces: list[NDArray[np.float64]] = []
 
     def add(
         self, image: NDArray[np.generic], valid: NDArray[np.bool_], label: NDArray[np.uint8]
     ) -> None:
         """image (C, h, w), valid (h, w), label (h, w); a piece without outlines adds nothing."""
-        if min(label.shape) < 4 * REACH:
+        if min(label.shape) < 4 * REACH * self.factor:
             return
+        image, valid, label = _joined(image, valid, label, self.factor)
         edges = _edges(image, valid)
         inner = np.zeros(label.shape, bool)
         inner[REACH:-REACH, REACH:-REACH] = True
@@ -84,7 +92,23 @@ class Alignment:
         base = max(float((here - level).mean()), 1e-9)
         gain = float((surfaces[:, row, col] - level).mean()) / base
         errors = float(gained.mean() / max(float(error), 1e-12))
-        return Shift(int(row) - REACH, int(col) - REACH, gain, errors)
+        down, right = ((int(at) - REACH) * self.factor for at in (row, col))
+        return Shift(down, right, min(gain, MOST), errors, self.factor)
+
+
+def _joined(
+    image: NDArray[np.generic], valid: NDArray[np.bool_], label: NDArray[np.uint8], factor: int
+) -> tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint8]]:
+    """The same with `factor` pixels joined to one, along each axis; the last ones may be left."""
+    if factor == 1:
+        return image, valid, label
+    height, width = (n // factor for n in label.shape)
+    shape = (height, factor, width, factor)
+    image = image[:, : height * factor, : width * factor].reshape(-1, *shape)
+    valid = valid[: height * factor, : width * factor].reshape(shape)
+    middle = slice(factor // 2, None, factor)
+    label = label[middle, middle][:height, :width]
+    return image.mean(axis=(2, 4), dtype=np.float32), valid.all(axis=(1, 3)), label
 
 
 Tensor = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]  # yy, yx, xx

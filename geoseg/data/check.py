@@ -11,7 +11,7 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
-from geoseg.data.align import REACH, Alignment
+from geoseg.data.align import MOST, REACH, Alignment
 from geoseg.data.config import DataConfig, PlaceConfig
 from geoseg.data.labels import Labels, is_vector, layers_of, read_raw
 from geoseg.data.masks import MaskLabels
@@ -45,7 +45,7 @@ from geoseg.scene import Scene
 _ON_NODATA = 0.01  # of the labelled pixels of a raster: below, it is the rim of the imagery
 _SPREAD = 0.6  # of the rasters: labels that spread less far were hardly sought everywhere
 _PIECES = 40  # of a place, in which labels are held against the image
-_PIECE = 128  # pixels along such a piece, at least
+_PIECE = 128  # pixels that are looked at along such a piece, at least
 _BLOCK = 16  # pixels along a block of the split, at least
 _COARSE = 2.0  # times: a raster's pixels over those of the recipe
 
@@ -84,7 +84,7 @@ class _Look:
         self.plots: list[Plot] = []
         self.dtypes: set[np.dtype[Any]] = set()
         self.meaning = Meaning(config.classes, background=config.background, ignore=config.ignore)
-        self.alignment = Alignment()
+        self.alignment = Alignment(config.gsd)
         self._paths: list[Path] = []
         self._opened: list[tuple[Path, Grid]] = []
 
@@ -232,7 +232,8 @@ class _Look:
 
     def _align(self, scene: Scene, labels: Labels, area: Labels | None, plot: Plot) -> None:
         """Hold some pieces with objects, of one block or more, against the image."""
-        blocks = -(-_PIECE // plot.block)
+        factor = self.alignment.factor
+        reach, blocks = REACH * factor, -(-_PIECE * factor // plot.block)
         side = blocks * plot.block
         starts = [np.arange(0, n, blocks) for n in plot.parts.shape]
         counts = np.add.reduceat(plot.counts, starts[0], axis=0)
@@ -241,8 +242,8 @@ class _Look:
         mixed = np.argwhere((whole > 0) & (counts.max(axis=2) < 0.98 * whole))
         most = max(4, _PIECES // len(self._paths))
         for row, col in np.random.default_rng(0).permutation(mixed)[:most]:
-            top, left = int(row) * side - REACH, int(col) * side - REACH
-            window = Window(top, left, side + 2 * REACH, side + 2 * REACH)
+            top, left = int(row) * side - reach, int(col) * side - reach
+            window = Window(top, left, side + 2 * reach, side + 2 * reach)
             window = window.intersection(scene.grid.window)
             image, valid = scene.read(window)
             known = valid if area is None else valid & (area.burn(window) > 0)
@@ -262,12 +263,13 @@ class _Look:
             )
             if pixels
         ]
+        more = "more than " if shift.gain >= MOST else ""
         yield self._say(
             self._labels,
             (
                 "warning",
                 f"labels lie beside the image: moved {' and '.join(sides)}, they fit its edges "
-                f"{shift.gain:.1f} times better",
+                f"{more}{shift.gain:.1f} times better",
                 "look at both in QGIS, and move the labels by that",
             ),
         )
