@@ -77,4 +77,5 @@ def test_a_recipe_runs(path: Path, tmp_path: Path) -> None:
 
 
 def test_recipes_are_found() -> None:
-    assert {"buildings", "buildings-v0", "unet"} <= {p.stem for p in RECIPES}
+    found = {p.stem for p in RECIPES}
+    assert {"buildings", "buildings-v0", "unet", "fcn8s", "fcn16s", "fcn32s"} <= found

@@ -71,7 +71,9 @@ def train(recipe: Path, output: Path | None, data: Path | None, steps: int | Non
     help="What the attribute says for a class, if not its name or id.",
 )
 @click.option("--block", type=float, metavar="M", help="Edge of the blocks for the intervals.")
-@click.option("--tolerance", type=float, metavar="M", help="By how much boundaries may be off.")
+@click.option(
+    "--tolerance", type=float, metavar="M", help="By how much boundaries may be off; mostly 0.6."
+)
 @click.option("--sizes", metavar="M2,M2,...", callback=comma, help="Limits of object sizes.")
 @click.option("--worst", type=int, metavar="N", help="How many places are shown.")
 @click.option("--keep", is_flag=True, default=None, help="Keep the predictions in the report.")

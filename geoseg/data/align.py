@@ -105,10 +105,10 @@ def _joined(
     height, width = (n // factor for n in label.shape)
     shape = (height, factor, width, factor)
     image = image[:, : height * factor, : width * factor].reshape(-1, *shape)
-    valid = valid[: height * factor, : width * factor].reshape(shape)
+    known = valid[: height * factor, : width * factor].reshape(shape).all(axis=(1, 3))
     middle = slice(factor // 2, None, factor)
     label = label[middle, middle][:height, :width]
-    return image.mean(axis=(2, 4), dtype=np.float32), valid.all(axis=(1, 3)), label
+    return image.mean(axis=(2, 4), dtype=np.float32), np.asarray(known, np.bool_), label
 
 
 Tensor = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]  # yy, yx, xx
