@@ -19,13 +19,16 @@ from geoseg.sinks import VectorSink
 from geoseg.vectorize import Polygonizer, Polygons, features
 from geoseg.vectorize.measure import pixel_area
 from geoseg.vectorize.sieve import Cleaned, Cleaner
+from geoseg.vectorize.wkb import wkb_table
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
 
     from geoseg.grid import Grid
 
-BATCH = 20_000  # polygons that are turned into features at a time
+BATCH = 16_384  # polygons that are turned into features at a time
+_OF_TABLE = ("transform", "crs", "classes", "min_area_m2", "min_width_m", "unit_m")
 
 
 class Layer:
@@ -55,6 +58,9 @@ class Layer:
             "attributes": options.attributes,
             "unit_m": unit_m,
         }
+        # Outlines that stay on their vertices need no geometry library.
+        idle = ("regularize", "simplify", "crs", "attributes", "dissolve")
+        self._as_they_are = not any(getattr(options, name) for name in idle)
         self._waiting: list[Polygons] = []
         self._held: list[gpd.GeoDataFrame] | None = [] if options.dissolve else None
         self.polygons: Counter[str] = Counter()
@@ -96,8 +102,17 @@ class Layer:
             self._flush()
 
     def _flush(self) -> None:
-        frame = features(Polygons.concat(self._waiting), **self._how)
+        polygons = Polygons.concat(self._waiting)
         self._waiting.clear()
+        if self._as_they_are:
+            how = {k: v for k, v in self._how.items() if k in _OF_TABLE}
+            multi = self._vectors.geometry == "MultiPolygon"
+            table = wkb_table(polygons, multi=multi, **how)
+            if table is not None:
+                self._count(table["class"].to_pandas(), table["area_m2"].to_pandas())
+                self._vectors.write_table(table)
+                return
+        frame = features(polygons, **self._how)
         if self._held is None:
             self._write(frame)
         else:
@@ -114,10 +129,13 @@ class Layer:
             self._write(dissolve(frame, unit_m=self._how["unit_m"]))
 
     def _write(self, frame: gpd.GeoDataFrame) -> None:
-        for name, group in frame.groupby("class", observed=True)["area_m2"]:
-            self.polygons[name] += len(group)
-            self.area_m2[name] += float(group.sum())
+        self._count(frame["class"], frame["area_m2"])
         self._vectors.write(frame)
+
+    def _count(self, names: pd.Series[str], areas: pd.Series[float]) -> None:
+        for name, group in areas.groupby(names, observed=True):
+            self.polygons[str(name)] += len(group)
+            self.area_m2[str(name)] += float(group.sum())
 
 
 def polygonizer(width: int, options: PolygonOptions, **more: Any) -> Polygonizer:

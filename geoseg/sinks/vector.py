@@ -172,15 +172,25 @@ class VectorSink:
             self._columns = _columns_of(attributes)
         if set(attributes.columns) != set(self._columns):
             raise ValueError(f"columns {list(attributes.columns)}, expected {list(self._columns)}")
-        types = pa.schema(list(self._columns.items()))
         for start in range(0, len(frame), BATCH_ROWS):
             part = attributes.iloc[start : start + BATCH_ROWS]
             shapes = self._one_type(frame.geometry.array[start : start + BATCH_ROWS])
-            table = pa.Table.from_pandas(part, preserve_index=False).select(types.names)
-            arrays = [c.combine_chunks() for c in table.cast(types).columns]
-            wkb = pa.array(shapely.to_wkb(shapes), pa.binary())
-            batch = pa.record_batch([*arrays, wkb], schema=self._schema())
-            self._guarded(self._add, batch)
+            table = pa.Table.from_pandas(part, preserve_index=False)
+            self._write(table, pa.array(shapely.to_wkb(shapes), pa.binary()))
+
+    def write_table(self, table: pa.Table) -> None:
+        """The same of a table whose column geometry is WKB, of the kind of the layer."""
+        attributes = table.drop_columns([GEOMETRY])
+        if self._columns is None:
+            self._columns = {name: COLUMNS[name] for name in attributes.column_names}
+        for start in range(0, len(table), BATCH_ROWS):
+            wkb = table.column(GEOMETRY).slice(start, BATCH_ROWS)
+            self._write(attributes.slice(start, BATCH_ROWS), wkb.combine_chunks())
+
+    def _write(self, attributes: pa.Table, wkb: pa.Array) -> None:
+        types = pa.schema(list((self._columns or COLUMNS).items()))
+        arrays = [c.combine_chunks() for c in attributes.select(types.names).cast(types).columns]
+        self._guarded(self._add, pa.record_batch([*arrays, wkb], schema=self._schema()))
 
     def _add(self, batch: pa.RecordBatch) -> None:
         # Drivers notice a full disk late, and with a line of noise per feature.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.vectorize import kernel
 from geoseg.vectorize.contour import STAY, Edges
+from geoseg.vectorize.wkb import to_map
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -85,8 +86,7 @@ class Polygons:
 
     def map_coords(self, transform: Affine) -> NDArray[np.float64]:
         """(V, 2) map coordinates of `coords`; `transform` maps (column, row) to (x, y)."""
-        col, row = self.coords.T.astype(np.float64)
-        return np.column_stack(transform @ (col, row))
+        return to_map(self.coords, *(float(v) for v in tuple(transform)[:6]))
 
     def to_shapely(self, transform: Affine | None = None) -> NDArray[np.object_]:
         """(N,) shapely Polygons, MultiPolygons where there are several parts.
