@@ -16,7 +16,7 @@ from geoseg.grid import Grid, Window
 from geoseg.scene.legend import class_names
 from geoseg.scene.scene import Scene
 
-BAND_BYTES = 16 << 20  # that a band of rows has; more where a row of blocks has more
+BAND_BYTES = 2 << 20  # that a band of rows has: little is held, and the processor's cache holds it
 LOWEST, HIGHEST = -(2**31) + 16, 2**31 - 1  # numbers that a class may have; some below are in use
 
 Float32 = NDArray[np.float32]
