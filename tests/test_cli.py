@@ -152,7 +152,7 @@ def test_bad_scenes(make, words: str, model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["-o", "no/such/folder/o.gpkg"], 1, "no/such/folder"),
+        (["-o", "/dev/null/o.gpkg"], 1, "/dev/null is not a folder"),
         (["-o", "o.xyz"], 2, ".gpkg"),
         (["-o", "o.gpkg", "--tile", "100", "--overlap", "100"], 2, "overlap"),
         (["-o", "o.gpkg", "--bands", "red,,blue"], 2, "left out"),
