@@ -225,7 +225,7 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--regularize",
                 metavar="M|CLASS=M,...",
                 callback=_cut,
-                help="Straight outlines with right angles, moved by up to M metres (houses: 0.75).",
+                help="Straight outlines with right angles, moved by up to M metres (houses: 1).",
             ),
             click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
