@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from geoseg.grid import Grid
 
 BATCH = 16_384  # polygons that are turned into features at a time
+SMALL_BATCH = 4_096  # where that is soon done, so that threads keep in step
 _OF_TABLE = ("transform", "crs", "classes", "min_area_m2", "min_width_m", "unit_m")
 
 
@@ -98,7 +99,7 @@ class Layer:
     def add(self, polygons: Polygons) -> None:
         """Take in polygons that are final; of a Polygonizer made as `polygonizer` does."""
         self._waiting.append(polygons)
-        if sum(map(len, self._waiting)) >= BATCH:
+        if sum(map(len, self._waiting)) >= (SMALL_BATCH if self._as_they_are else BATCH):
             self._flush()
 
     def _flush(self) -> None:

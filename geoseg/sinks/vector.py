@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GEOMETRY = "geometry"
 METADATA_KEY = "geoseg"  # one item of the file's metadata, a JSON object
-BATCH_ROWS = 16_384
+BATCH_ROWS = 1024  # while OGR writes a batch no other thread gets on: a few milliseconds
 
 # The columns of the product. Others are taken as they come.
 COLUMNS: Mapping[str, pa.DataType] = {
