@@ -61,7 +61,7 @@ def rectangles(geometries: Geometries, crs: CRS | None) -> tuple[Float64, Float6
     frames = metric_frames(crs, middle)
     coords, owner = shapely.get_coordinates(geometries, return_index=True)
     on_ground = np.einsum("nij,nj->ni", frames[owner], coords - middle[owner])
-    boxes = shapely.oriented_envelope(_points(on_ground, owner, len(geometries)))
+    boxes = shapely.oriented_envelope(_lines(on_ground, owner, len(geometries)))
     corners = shapely.get_coordinates(boxes).reshape(len(boxes), 5, 2)
     sides = np.diff(corners[:, :3], axis=1)  # (N, 2, 2): two that meet
     lengths = np.linalg.norm(sides, axis=2)
@@ -72,13 +72,13 @@ def rectangles(geometries: Geometries, crs: CRS | None) -> tuple[Float64, Float6
     return lengths.max(axis=1), lengths.min(axis=1), angle
 
 
-def _points(coords: Float64, owner: NDArray[np.int64], count: int) -> Geometries:
-    """(count,) the corners of each polygon, as MultiPoints."""
+def _lines(coords: Float64, owner: NDArray[np.int64], count: int) -> Geometries:
+    """(count,) the corners of each polygon on one line, the cheapest thing that holds them."""
     offsets = np.searchsorted(owner, np.arange(count + 1))
-    points: Geometries = shapely.from_ragged_array(
-        shapely.GeometryType.MULTIPOINT, coords, (offsets,)
+    lines: Geometries = shapely.from_ragged_array(
+        shapely.GeometryType.LINESTRING, coords, (offsets,)
     )
-    return points
+    return lines
 
 
 def count_vertices(geometries: Geometries) -> NDArray[np.int32]:
