@@ -15,7 +15,7 @@ from shapely import affinity
 
 import geoseg
 from geoseg.errors import DataError, UsageError
-from geoseg.vectorize import Polygonizer, Polygons, vectorize
+from geoseg.vectorize import Polygonizer, Polygons, features, vectorize
 from geoseg.vectorize.regularize import MIN_IOU, regular_shapes
 
 GSD = 0.3
@@ -306,3 +306,42 @@ def test_vectorize_regularizes_by_class():
     assert some["house"].exterior.coords.__len__() == 7
     assert shapely.get_num_coordinates(some["lawn"]) > 50
     assert vectorize(mask, regularize_m=0.75, **how)["area_m2"].notna().all()
+
+
+@pytest.mark.parametrize("height", [1, 7, 64])
+def test_heights_of_bands_do_not_matter(height):
+    mask = speckle(5, size=60, smooth=1.5)
+    transform = {"transform": TO_MAP, "crs": None, "classes": {}}
+    whole = vectorize(mask, regularize_m=0.75, transform=TO_MAP)
+    polygonizer = Polygonizer(60, whole_clusters=True)
+    batches = [polygonizer.add(mask[top : top + height]) for top in range(0, 60, height)]
+    frames = [
+        features(batch, regularize_m=0.75, **transform)
+        for batch in [*batches, polygonizer.finish()]
+        if len(batch)
+    ]
+    geometry = np.concatenate([frame.geometry.values for frame in frames])
+    assert sorted(shapely.to_wkb(geometry)) == sorted(shapely.to_wkb(whole.geometry.values))
+
+
+def test_objects_are_regularized():
+    from geoseg.instances.features import features as object_features
+    from geoseg.predictions import Masks, Objects
+
+    transform = Affine(GSD, 0, 0, 0, -GSD, 60)
+    shape = turned(SHAPES["L"], 33)
+    mask = rasterize([shape], out_shape=(200, 200), transform=transform).astype(np.bool_)
+    masks = Masks(np.array([[0, 0, 200, 200]], np.int32), mask.ravel(), np.array([0, mask.size]))
+    one = np.ones(1, np.float32)
+    objects = Objects(one.astype(np.uint8), one, masks, one.astype(np.int32), one < 1)
+    how = {"transform": transform, "crs": CRS(32632), "classes": {1: "house"}}
+    (result,) = object_features(objects, regularize_m={"house": 0.75}, **how).geometry
+    assert shapely.get_num_coordinates(result) == 7
+    assert iou(result, shape) > 0.95
+
+
+def test_a_class_that_is_not_there_is_told():
+    from geoseg.options import PolygonOptions
+
+    with pytest.raises(UsageError, match="no class 'hut'; there are: house, road"):
+        PolygonOptions(regularize={"hut": 1}).must_name({1: "house", 2: "road"})
