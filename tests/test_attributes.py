@@ -96,6 +96,9 @@ def test_one_feature_a_class() -> None:
     assert whole["area_m2"].sum() == pytest.approx(parts["area_m2"].sum())
     assert (whole.dtypes == parts.dtypes).all()
     assert len(dissolve(parts.iloc[:0])) == 0
+    unknown = dissolve(frame_of(mask, attributes=True))
+    for name in ("confidence", "confidence_min", "confidence_std"):
+        assert unknown[name].isna().all()
 
 
 def test_objects_that_touch_are_joined() -> None:

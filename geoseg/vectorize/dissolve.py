@@ -25,7 +25,8 @@ def dissolve(frame: gpd.GeoDataFrame, *, unit_m: float = 1.0) -> gpd.GeoDataFram
     for number, group in frame.groupby("class_id", sort=True):
         area = group["area_m2"].to_numpy()
         weight = area / area.sum() if area.sum() > 0 else np.full(len(area), 1 / len(area))
-        mean = float(np.sum(weight * group["confidence"]))
+        means = group["confidence"].to_numpy(np.float64)
+        mean = float(np.sum(weight * means))
         row = {
             "class": group["class"].iloc[0],
             "class_id": np.int32(number),
@@ -36,9 +37,9 @@ def dissolve(frame: gpd.GeoDataFrame, *, unit_m: float = 1.0) -> gpd.GeoDataFram
             "geometry": _one(group.geometry.to_numpy()),
         }
         if "confidence_std" in group:
-            squares = group["confidence_std"].astype(float) ** 2 + group["confidence"] ** 2
+            squares = group["confidence_std"].to_numpy(np.float64) ** 2 + means**2
             variance = float(np.sum(weight * squares)) - mean**2
-            row["confidence_std"] = np.float32(np.sqrt(max(variance, 0)))
+            row["confidence_std"] = np.float32(np.sqrt(np.maximum(variance, 0)))
         rows.append(row)
     if not rows:
         return frame
