@@ -54,7 +54,7 @@ def model(place: str, out: str, model: str) -> dict[str, Any]:
     import shapely
 
     import geoseg
-    from geoseg.vectorize.neighbours import joined
+    from geoseg.vectorize.regularize.neighbours import joined
 
     labels, crs = _labels(place)
     folder = Path(place)

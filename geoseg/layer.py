@@ -32,6 +32,20 @@ SMALL_BATCH = 4_096  # where that is soon done, so that threads keep in step
 _OF_TABLE = ("transform", "crs", "classes", "min_area_m2", "min_width_m", "unit_m")
 
 
+class Counts:
+    """What was written, by the name of the class. area_m2: square metres."""
+
+    def __init__(self) -> None:
+        self.polygons: Counter[str] = Counter()
+        self.area_m2: defaultdict[str, float] = defaultdict(float)
+
+    def add(self, names: pd.Series[str], areas: pd.Series[float]) -> None:
+        """Take in the columns class and area_m2 of polygons."""
+        for name, group in areas.groupby(names, observed=True):
+            self.polygons[str(name)] += len(group)
+            self.area_m2[str(name)] += float(group.sum())
+
+
 class Layer:
     """Turns finished polygons into features, as the options say; counts what it wrote."""
 
@@ -64,8 +78,7 @@ class Layer:
         self._as_they_are = not any(getattr(options, name) for name in idle)
         self._waiting: list[Polygons] = []
         self._held: list[gpd.GeoDataFrame] | None = [] if options.dissolve else None
-        self.polygons: Counter[str] = Counter()
-        self.area_m2: defaultdict[str, float] = defaultdict(float)
+        self.counts = Counts()
 
     @classmethod
     @contextmanager
@@ -110,7 +123,7 @@ class Layer:
             multi = self._vectors.geometry == "MultiPolygon"
             table = wkb_table(polygons, multi=multi, **how)
             if table is not None:
-                self._count(table["class"].to_pandas(), table["area_m2"].to_pandas())
+                self.counts.add(table["class"].to_pandas(), table["area_m2"].to_pandas())
                 self._vectors.write_table(table)
                 return
         frame = features(polygons, **self._how)
@@ -130,13 +143,8 @@ class Layer:
             self._write(dissolve(frame, unit_m=self._how["unit_m"]))
 
     def _write(self, frame: gpd.GeoDataFrame) -> None:
-        self._count(frame["class"], frame["area_m2"])
+        self.counts.add(frame["class"], frame["area_m2"])
         self._vectors.write(frame)
-
-    def _count(self, names: pd.Series[str], areas: pd.Series[float]) -> None:
-        for name, group in areas.groupby(names, observed=True):
-            self.polygons[str(name)] += len(group)
-            self.area_m2[str(name)] += float(group.sum())
 
 
 def polygonizer(width: int, options: PolygonOptions, **more: Any) -> Polygonizer:

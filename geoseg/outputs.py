@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from geoseg.errors import UsageError
 from geoseg.instances.cut import CuttingPolygonizer
 from geoseg.instances.features import features as object_features
 from geoseg.layer import (
+    Counts,
     Layer,
     RowsCleaner,
     cleaner,
@@ -78,8 +78,7 @@ class Outputs:
             ids = [c.id for c in spec.classes]
             self._crossings = Crossings(grid.width, ids, threshold=spec.threshold)
         self._cutter = cutter
-        self.polygons = layer.polygons if layer is not None else Counter()
-        self.area_m2 = layer.area_m2 if layer is not None else defaultdict(float)
+        self.counts = layer.counts if layer is not None else Counts()
 
     def write(self, rows: Rows) -> None:
         """Take in the next finished rows."""
@@ -132,8 +131,7 @@ class ObjectOutputs:
             "min_area_m2": options.min_area,
             "unit_m": unit_of(grid, spec.gsd),
         }
-        self.polygons: Counter[str] = Counter()
-        self.area_m2: defaultdict[str, float] = defaultdict(float)
+        self.counts = Counts()
         self.truncated = 0
 
     def write(self, objects: Objects) -> None:
@@ -141,9 +139,7 @@ class ObjectOutputs:
         frame = object_features(objects, first_id=self._next, **self._how)
         self._next += len(frame)
         self.truncated += int(frame["truncated"].sum())
-        for name, group in frame.groupby("class", observed=True)["area_m2"]:
-            self.polygons[name] += len(group)
-            self.area_m2[name] += float(group.sum())
+        self.counts.add(frame["class"], frame["area_m2"])
         self._vectors.write(frame)
 
     @property

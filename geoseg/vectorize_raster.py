@@ -121,8 +121,8 @@ def vectorize_raster(
         listener({"event": "info", "topic": "output", "message": note})
     result = Vectorized(
         output=path,
-        polygons=dict(layer.polygons),
-        area_m2=dict(layer.area_m2),
+        polygons=dict(layer.counts.polygons),
+        area_m2=dict(layer.counts.area_m2),
         rows=raster.grid.height,
         seconds=time.perf_counter() - started,
     )

@@ -11,9 +11,6 @@ import rasterio
 from rasterio.features import rasterize
 
 import geoseg
-from geoseg import runtime
-from geoseg.bundle import Bundle
-from geoseg.registry import DEFAULT_MODEL, find
 
 DATA = Path(__file__).parent / "data"
 
@@ -23,19 +20,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("default")
     geoseg.predict(DATA / "banepa.tif", folder / "b.gpkg", mask=folder / "mask.tif", threads=2)
     return folder
-
-
-def test_it_is_small_and_proves_itself() -> None:
-    bundle = Bundle.open(find(DEFAULT_MODEL))
-    assert sum(f.stat().st_size for f in find(DEFAULT_MODEL).rglob("*")) < 12.5e6
-    report = bundle.check(runtime.load(bundle, precision="float32"))
-    assert report.ok, str(report)
-
-
-def test_its_card_tells_data_licence_recipe_and_quality() -> None:
-    card = Bundle.open(find(DEFAULT_MODEL)).card
-    for word in ("OpenAerialMap", "OpenStreetMap", "IoU", "licence", "geoseg train"):
-        assert word.lower() in card.lower(), word
 
 
 def test_it_finds_most_buildings_of_banepa(found: Path) -> None:

@@ -378,6 +378,21 @@ def test_of_two_opinions_the_surer_one_counts() -> None:
         assert found.scores.max() == pytest.approx(max(sure, 0.9))
 
 
+def test_what_goes_on_beyond_a_view_is_not_whole_in_it() -> None:
+    """The left tile sees an object end where the right one sees it go on, by a third: neither
+    touches an edge on its side, but the left one has not seen all of it."""
+    tiles = plan(grid(20, 96), Tiling(64, 32, 1, exact=True))
+    left, right = tiles.tiles
+    truth = np.zeros((20, 96), np.int32)
+    truth[5:15, 40:80] = 1
+    short = truth.copy()
+    short[:, 55:] = 0  # nine pixels before the edge
+    seen = replace(see_planted(short, left), scores=np.array([0.99], np.float32))
+    found, _ = merged(tiles, [seen, see_planted(truth, right)])
+    assert ops.areas(found.masks).tolist() == [400]
+    assert not found.truncated.any()
+
+
 def test_plain_suppression_to_compare() -> None:
     """It doubles an object that is longer than the overlap."""
     tiles = strip(96, 48, 16)

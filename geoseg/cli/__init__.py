@@ -22,6 +22,7 @@ from geoseg.cli.base import (
     numbers,
     outline_options,
     overwrite,
+    polygon_file,
     polygon_options,
     runtime_options,
     scene_options,
@@ -43,12 +44,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("scene")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Polygons: .gpkg .parquet .fgb .geojson .geojsonl .shp",
-)
+@polygon_file(required=False)
 @scene_options
 @click.option(
     "--stitch", type=click.Choice(["blend", "crop"]), help="How overlapping tiles are joined."
@@ -91,13 +87,7 @@ def predict(
 
 @cli.command()
 @click.argument("mask")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Polygons: .gpkg .parquet .fgb .geojson .geojsonl .shp",
-)
+@polygon_file(required=True)
 @click.option("--band", type=int, metavar="N", help="Band that holds the classes, from 1.")
 @click.option("--nodata", type=float, help="Value that means no data.")
 @click.option(

@@ -17,6 +17,17 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
 
+def polygon_file(*, required: bool) -> Callable[..., Any]:
+    """Where polygons go; the same in predict and vectorize."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        required=required,
+        help="Polygons: .gpkg .parquet .fgb .geojson .geojsonl .shp",
+    )
+
+
 class Verbs(click.Group):
     """Lists the verbs in the order of a day's work, and turns errors into one line."""
 

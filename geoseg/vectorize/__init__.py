@@ -3,7 +3,7 @@
     kernel      compiled: runs of labels -> corners, linked into rings while rows pass
     contour     where outlines cross between pixels, by the probability
     stream      Polygonizer: bands of rows in, Polygons (arrays on the pixel grid) out
-    regularize  straight outlines with right angles, and circles; with outline_graph, _lines ...
+    regularize/ straight outlines with right angles, and circles
     simplify    fewer vertices, boundaries of neighbours still shared
     measure     area and perimeter on the ellipsoid, in any CRS
     sieve       small regions and holes, out of the rows before they are outlined

@@ -98,3 +98,15 @@ def mean_width(area: Float64, perimeter: Float64) -> Float64:
     apart: Float64 = np.sqrt(np.maximum(perimeter**2 - 16 * area, 0))
     width: Float64 = np.where(apart > 0, (perimeter - apart) / 4, np.sqrt(area))
     return width
+
+
+def large_enough(
+    area: Float64, perimeter: Float64, *, min_area_m2: float, min_width_m: float
+) -> NDArray[np.bool_]:
+    """(N,) Whether each is neither too small nor a sliver: see `mean_width`."""
+    keep: NDArray[np.bool_] = np.ones(len(area), np.bool_)
+    if min_area_m2 > 0:
+        keep &= area >= min_area_m2
+    if min_width_m > 0:
+        keep &= mean_width(area, perimeter) >= min_width_m
+    return keep

@@ -51,7 +51,7 @@ def features(
     import shapely
 
     from geoseg.vectorize.attributes import attributes as describe
-    from geoseg.vectorize.attributes import mean_width
+    from geoseg.vectorize.attributes import large_enough
     from geoseg.vectorize.measure import area_perimeter, measure_rings, metres_to_units
     from geoseg.vectorize.regularize import regular_shapes
     from geoseg.vectorize.simplify import simplify
@@ -73,9 +73,7 @@ def features(
         of_parts = measure_rings(coords, polygons.rings, polygons.parts, crs)
         area, perimeter = (polygons.sum_parts(values) for values in of_parts)
     area, perimeter = area * unit_m**2, perimeter * unit_m
-    keep = np.ones(len(area), np.bool_) if min_area_m2 <= 0 else area >= min_area_m2
-    if min_width_m > 0:
-        keep &= mean_width(area, perimeter) >= min_width_m
+    keep = large_enough(area, perimeter, min_area_m2=min_area_m2, min_width_m=min_width_m)
     geometries, label = geometries[keep], polygons.label[keep]
     area, perimeter = area[keep], perimeter[keep]
     more = {}

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
-from geoseg.vectorize.attributes import mean_width
+from geoseg.vectorize.attributes import large_enough
 from geoseg.vectorize.measure import measure_rings
 
 if TYPE_CHECKING:
@@ -47,11 +47,7 @@ def wkb_table(
     of_parts = measure_rings(coords, polygons.rings, polygons.parts, crs)
     area, perimeter = (polygons.sum_parts(values) for values in of_parts)
     area, perimeter = area * unit_m**2, perimeter * unit_m
-    keep = np.ones(len(area), np.bool_)
-    if min_area_m2 > 0:
-        keep &= area >= min_area_m2
-    if min_width_m > 0:
-        keep &= mean_width(area, perimeter) >= min_width_m
+    keep = large_enough(area, perimeter, min_area_m2=min_area_m2, min_width_m=min_width_m)
     rows = np.flatnonzero(keep)
     geometry = _wkb(polygons, coords, rows, multi, transform.determinant > 0)
     if geometry is None:

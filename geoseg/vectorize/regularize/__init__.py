@@ -1,9 +1,14 @@
 """Outlines as a cartographer draws buildings: straight, with right angles, and round where round.
 
-What touches stays together: see outline_graph (neighbours share their vertices), outline_lines
-(edges onto lines of few directions) and outline_circles. Here is what holds the result against the
-original: a polygon that came out invalid, overlaps a neighbour, or covers too little of what it
-was, is tried anew with half the tolerance, then only thinned, and at last left as it was.
+    neighbours  which polygons touch, and vertices for them where the others have some
+    graph       outlines as one graph: what touches shares vertices and edges, and stays together
+    lines       edges onto lines of few directions
+    rings       the rings that are left, and what they swept
+    circles     what is round
+
+Here is what holds the result against the original: a polygon that came out invalid, overlaps a
+neighbour, or covers too little of what it was, is tried anew with half the tolerance, then only
+thinned, and at last left as it was.
 """
 
 from __future__ import annotations
@@ -16,14 +21,14 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import DataError, UsageError
-from geoseg.vectorize import outline_graph as graph
-from geoseg.vectorize import outline_lines as straight
 from geoseg.vectorize.measure import metres_to_units, metric_frames
-from geoseg.vectorize.neighbours import joined, overlapping
-from geoseg.vectorize.outline_circles import round_off
-from geoseg.vectorize.outline_graph import Edges
-from geoseg.vectorize.outline_lines import Lines
-from geoseg.vectorize.outline_rings import placed_vertices, rings_of, swept
+from geoseg.vectorize.regularize import graph
+from geoseg.vectorize.regularize import lines as straight
+from geoseg.vectorize.regularize.circles import round_off
+from geoseg.vectorize.regularize.graph import Edges
+from geoseg.vectorize.regularize.lines import Lines
+from geoseg.vectorize.regularize.neighbours import joined, overlapping
+from geoseg.vectorize.regularize.rings import placed_vertices, rings_of, swept
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
-from geoseg.vectorize import outline_lines as straight
-from geoseg.vectorize.outline_graph import Edges
-from geoseg.vectorize.outline_lines import Lines
+from geoseg.vectorize.regularize import lines as straight
+from geoseg.vectorize.regularize.graph import Edges, next_kept
+from geoseg.vectorize.regularize.lines import Lines
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -154,14 +154,10 @@ def swept(
     total = np.zeros(parts)
     for r in range(len(rings) - 1):
         start, m = rings[r], rings[r + 1] - rings[r]
-        low = 0
-        while not keep[walk[start + low]]:
-            low += 1
+        low = next_kept(walk, keep, start, m, -1)
         end = low + m
         while low < end:
-            high = low + 1
-            while not keep[walk[start + high % m]]:
-                high += 1
+            high = next_kept(walk, keep, start, m, low)
             u, v = placed[walk[start + low % m]], placed[walk[start + high % m]]
             length = np.hypot(v[0] - u[0], v[1] - u[1])
             c, s = 1.0, 0.0

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.jit import jit
-from geoseg.vectorize.outline_graph import Edges
+from geoseg.vectorize.regularize.graph import Edges
 
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]

@@ -266,6 +266,16 @@ def _fit(
 
 
 @jit
+def next_kept(walk: Int64, keep: Bool, start: int, m: int, after: int) -> int:
+    """The next place along a ring of `m` points, from `start` on in `walk`, that is kept; counted
+    on beyond `m`, where the ring begins anew."""
+    place = after + 1
+    while not keep[walk[start + place % m]]:
+        place += 1
+    return place
+
+
+@jit
 def link(
     points: Float64,
     walk: Int64,
@@ -281,14 +291,10 @@ def link(
     for r in range(len(rings) - 1):
         start, stop = rings[r], rings[r + 1]
         m = stop - start
-        low = 0
-        while not keep[walk[start + low]]:
-            low += 1
+        low = next_kept(walk, keep, start, m, -1)
         end = low + m
         while low < end:
-            high = low + 1
-            while not keep[walk[start + high % m]]:
-                high += 1
+            high = next_kept(walk, keep, start, m, low)
             u, v = walk[start + low % m], walk[start + high % m]
             e = _find_edge(u, v, edges)
             if e < 0:
