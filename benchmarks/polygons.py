@@ -104,8 +104,9 @@ def geoseg(scene: str, out: str) -> dict[str, Any]:
     from geoseg import vectorize_raster
 
     result: dict[str, Any] = {}
+    Path(out).unlink(missing_ok=True)
     with common.timed(result):
-        found = vectorize_raster(scene, out, overwrite=True)
+        found = vectorize_raster(scene, out)
     return result | {"polygons": sum(found.polygons.values())}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
@@ -23,7 +24,6 @@ from geoseg.vectorize.wkb import wkb_table
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import pandas as pd
 
     from geoseg.grid import Grid
 
@@ -39,11 +39,14 @@ class Counts:
         self.polygons: Counter[str] = Counter()
         self.area_m2: defaultdict[str, float] = defaultdict(float)
 
-    def add(self, names: pd.Series[str], areas: pd.Series[float]) -> None:
-        """Take in the columns class and area_m2 of polygons."""
-        for name, group in areas.groupby(names, observed=True):
-            self.polygons[str(name)] += len(group)
-            self.area_m2[str(name)] += float(group.sum())
+    def add(self, names: Any, areas: Any) -> None:
+        """Take in the columns class and area_m2 of polygons, be they pandas' or Arrow's."""
+        table = pa.table({"name": names, "area": areas})
+        for row in (
+            table.group_by("name").aggregate([("area", "count"), ("area", "sum")]).to_pylist()
+        ):
+            self.polygons[row["name"]] += row["area_count"]
+            self.area_m2[row["name"]] += row["area_sum"]
 
 
 class Layer:
@@ -123,7 +126,7 @@ class Layer:
             multi = self._vectors.geometry == "MultiPolygon"
             table = wkb_table(polygons, multi=multi, **how)
             if table is not None:
-                self.counts.add(table["class"].to_pandas(), table["area_m2"].to_pandas())
+                self.counts.add(table["class"], table["area_m2"])
                 self._vectors.write_table(table)
                 return
         frame = features(polygons, **self._how)

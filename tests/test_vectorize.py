@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from geoseg.vectorize import Polygonizer, Polygons
+from geoseg.vectorize import Polygonizer, Polygons, kernel
 
 
 def polygonize(mask, confidence=None, *, band=10**6, **options) -> Polygons:
@@ -259,14 +259,16 @@ def test_storage_is_bounded_by_what_is_unfinished(options):
     polygonizer = Polygonizer(200, **options)
 
     def capacity():
-        return [len(a) for a in (polygonizer._nodes, polygonizer._parts, polygonizer._moments)]
+        tables = ("_nodes", "_marks", "_parts", "_moments")
+        return [len(getattr(polygonizer, table)) for table in tables]
 
     sizes = []
     for _ in range(60):
         polygonizer.add(pattern)
         sizes.append(capacity())
     assert sizes[-1] == sizes[2]
-    assert polygonizer._counters[[3, 6]].tolist() == [0, 0]  # nodes and elements in use
+    in_use = [kernel.NODES, kernel.MARKED, kernel.PARTS]
+    assert polygonizer._counters[in_use].tolist() == [0, 0, 0]
 
 
 def test_one_object_through_all_rows_needs_no_more_than_its_outline():

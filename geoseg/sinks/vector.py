@@ -176,21 +176,21 @@ class VectorSink:
             part = attributes.iloc[start : start + BATCH_ROWS]
             shapes = self._one_type(frame.geometry.array[start : start + BATCH_ROWS])
             table = pa.Table.from_pandas(part, preserve_index=False)
-            self._write(table, pa.array(shapely.to_wkb(shapes), pa.binary()))
+            wkb = pa.array(shapely.to_wkb(shapes), pa.binary())
+            self._write(table.append_column(GEOMETRY, wkb))
 
     def write_table(self, table: pa.Table) -> None:
         """The same of a table whose column geometry is WKB, of the kind of the layer."""
-        attributes = table.drop_columns([GEOMETRY])
         if self._columns is None:
-            self._columns = {name: COLUMNS[name] for name in attributes.column_names}
-        for start in range(0, len(table), BATCH_ROWS):
-            wkb = table.column(GEOMETRY).slice(start, BATCH_ROWS)
-            self._write(attributes.slice(start, BATCH_ROWS), wkb.combine_chunks())
+            names = table.drop_columns([GEOMETRY]).column_names
+            self._columns = {name: COLUMNS[name] for name in names}
+        self._write(table)
 
-    def _write(self, attributes: pa.Table, wkb: pa.Array) -> None:
-        types = pa.schema(list((self._columns or COLUMNS).items()))
-        arrays = [c.combine_chunks() for c in attributes.select(types.names).cast(types).columns]
-        self._guarded(self._add, pa.record_batch([*arrays, wkb], schema=self._schema()))
+    def _write(self, table: pa.Table) -> None:
+        schema = self._schema()
+        table = table.select([*(self._columns or COLUMNS), GEOMETRY])
+        for batch in table.rename_columns(schema.names).cast(schema).to_batches(BATCH_ROWS):
+            self._guarded(self._add, batch)
 
     def _add(self, batch: pa.RecordBatch) -> None:
         # Drivers notice a full disk late, and with a line of noise per feature.

@@ -74,7 +74,8 @@ class OgrWriter:
         import pyogrio
 
         reader = pa.RecordBatchReader.from_batches(schema, self._queued())
-        pyogrio.write_arrow(reader, path, **options)
+        with _threaded_index():
+            pyogrio.write_arrow(reader, path, **options)
 
     def _queued(self) -> Iterator[pa.RecordBatch]:
         while (batch := self._batches.get()) is not None:
@@ -83,6 +84,21 @@ class OgrWriter:
             yield batch
         if self._aborted.is_set():  # pyogrio then gives up without building indexes
             raise InterruptedError("aborted")
+
+
+@contextlib.contextmanager
+def _threaded_index() -> Iterator[None]:
+    """GDAL builds the index of a GeoPackage while it writes, if there is a second core for it."""
+    import pyogrio
+
+    key = "OGR_GPKG_THREADED_RTREE_AT_FIRST_FEATURE"
+    before = pyogrio.get_gdal_config_option(key)
+    if before is None:
+        pyogrio.set_gdal_config_options({key: "YES"})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({key: before})
 
 
 def check_complete(path: Path, driver: str, count: int) -> None:
@@ -96,16 +112,19 @@ def check_complete(path: Path, driver: str, count: int) -> None:
             end = b"".join(file.read().split())
         complete = end.endswith(b"]}" if driver == "GeoJSON" else b"}") or (not end and not count)
     else:
-        complete = _last_is_there(path, count)
+        complete = _last_is_there(path, driver, count)
     if not complete:
         raise OSError("the end of the file is missing")
 
 
-def _last_is_there(path: Path, count: int) -> bool:
+def _last_is_there(path: Path, driver: str, count: int) -> bool:
     import pyogrio
 
+    which: dict[str, Any] = {"skip_features": max(0, count - 1), "max_features": 2}
+    if driver == "GPKG" and count:  # numbered from 1: found without reading those before it
+        which = {"fids": [count]}
     try:
-        *_, geometries, _ = pyogrio.raw.read(path, skip_features=max(0, count - 1), max_features=2)
+        *_, geometries, _ = pyogrio.raw.read(path, **which)
     except (ValueError, RuntimeError):  # pyogrio's errors, and what it makes of a failing seek
         return False
     return len(geometries) == min(count, 1)

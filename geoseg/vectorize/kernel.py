@@ -45,22 +45,26 @@ Float64 = NDArray[np.float64]
 # Columns of a run (START, LABEL known beforehand); the last run of a row is (width, 0).
 START, LABEL, PART_OF, LEFT, RIGHT, RUN_COLUMNS = range(6)
 
-# Columns of a node: pixel corner, successor on the ring. Some are marked: they are in the list
-# (LINK) of an element, as a start for walking its rings, or as a pinch: there TWIN is the node at
-# the same point for the same label in the diagonally opposite pixel, TWIN_PART its element.
-X, Y, NEXT, LINK, TWIN, TWIN_PART, NODE_COLUMNS = range(7)
+# Columns of a node: pixel corner, successor on the ring. Kept small: rings are walked through
+# memory in no order, and what is unfinished should fit the cache of a core.
+X, Y, NEXT, NODE_COLUMNS = range(4)
+
+# Some nodes are marked, in the list (LINK) of an element: as a start for walking its rings, or as
+# a pinch: there TWIN is the node at the same point for the same label in the diagonally opposite
+# pixel, TWIN_PART its element.
+NODE, LINK, TWIN, TWIN_PART, MARK_COLUMNS = range(5)
 
 # Columns of an element: at each level its parent and its successor in the circular list of the
-# set; first marked node; label; last row that has reached the set (true in the root of a BATCH);
+# set; first mark; label; last row that has reached the set (true in the root of a BATCH);
 # next finished batch.
 PART, SHAPE, BATCH = range(3)
 MEMBER = 3
 MARKS, CLASS, LAST, DONE, PART_COLUMNS = range(6, 11)
 
-# Counters: the row; of nodes and elements each the head of the free list, the first index never
-# used, and the number in use; the queue of finished batches; the number of batches that left.
+# Counters: the row; of nodes, marks and elements each the head of the free list, the first index
+# never used, and the number in use; the queue of finished batches; the number that left.
 ROW, NODE_FREE, NODE_TOP, NODES, PART_FREE, PART_TOP, PARTS = range(7)
-DONE_HEAD, DONE_TAIL, BATCHES, COUNTERS = range(7, 11)
+MARK_FREE, MARK_TOP, MARKED, DONE_HEAD, DONE_TAIL, BATCHES, COUNTERS = range(7, 14)
 
 
 class Contour(NamedTuple):
@@ -155,7 +159,7 @@ def run_moments(
             moments[k, 2] = least
 
 
-@jit
+@jit(forceinline=True)
 def find(parts: Int32, level: int, k: int) -> int:
     """Root of element k at a level."""
     while parts[k, level] != k:
@@ -164,7 +168,7 @@ def find(parts: Int32, level: int, k: int) -> int:
     return k
 
 
-@jit
+@jit(forceinline=True)
 def unite(parts: Int32, level: int, a: int, b: int) -> None:
     """Join the sets of a and b at a level and all above it."""
     for at in range(level, 3):
@@ -178,7 +182,7 @@ def unite(parts: Int32, level: int, a: int, b: int) -> None:
         parts[b, MEMBER + at] = after
 
 
-@jit
+@jit(forceinline=True)
 def _new_node(
     nodes: Int32, contour: Contour | None, counters: Int64, x: int, y: int, px: int, py: int
 ) -> int:
@@ -197,7 +201,7 @@ def _new_node(
     return int(node)
 
 
-@jit
+@jit(forceinline=True)
 def _new_part(parts: Int32, moments: Float64, counters: Int64, label: int) -> int:
     part = counters[PART_FREE]
     if part >= 0:
@@ -217,15 +221,25 @@ def _new_part(parts: Int32, moments: Float64, counters: Int64, label: int) -> in
     return int(part)
 
 
-@jit
-def _mark(nodes: Int32, parts: Int32, part: int, node: int, twin: int, twin_part: int) -> None:
-    nodes[node, LINK] = parts[part, MARKS]
-    nodes[node, TWIN] = twin
-    nodes[node, TWIN_PART] = twin_part
-    parts[part, MARKS] = node
+@jit(forceinline=True)
+def _mark(
+    marks: Int32, parts: Int32, counters: Int64, part: int, node: int, twin: int, twin_part: int
+) -> None:
+    mark = counters[MARK_FREE]
+    if mark >= 0:
+        counters[MARK_FREE] = marks[mark, LINK]
+    else:
+        mark = counters[MARK_TOP]
+        counters[MARK_TOP] += 1
+    counters[MARKED] += 1
+    marks[mark, NODE] = node
+    marks[mark, LINK] = parts[part, MARKS]
+    marks[mark, TWIN] = twin
+    marks[mark, TWIN_PART] = twin_part
+    parts[part, MARKS] = mark
 
 
-@jit
+@jit(forceinline=True)
 def _above(runs: Int32, parts: Int32, j: int, i: int) -> int:
     """The element that run j takes from the row above, whose run i is over j's start; or -1."""
     stop = runs[j + 1, START]
@@ -236,12 +250,13 @@ def _above(runs: Int32, parts: Int32, j: int, i: int) -> int:
     return -1
 
 
-@jit
+@jit(forceinline=True)
 def _sweep(
     runs: Int32,
     i: int,
     j: int,
     nodes: Int32,
+    marks: Int32,
     parts: Int32,
     moments: Float64,
     counters: Int64,
@@ -322,13 +337,13 @@ def _sweep(
                 d = _new_node(nodes, contour, counters, x, y, px, py)
                 runs[j, LEFT] = top = d
                 if born:
-                    _mark(nodes, parts, part, d, -1, -1)
+                    _mark(marks, parts, counters, part, d, -1, -1)
             elif dr == ul:
                 v = _new_node(nodes, contour, counters, x, y, px, py)
                 nodes[bottom, NEXT] = v
                 runs[j, LEFT] = v
                 if hole >= 0:
-                    _mark(nodes, parts, runs[i, PART_OF], hole, -1, -1)
+                    _mark(marks, parts, counters, runs[i, PART_OF], hole, -1, -1)
         if junctions and (dl != dr or odd) and ur and ul == ur and ur != dl and ur != dr:
             v = _new_node(nodes, contour, counters, x, y, px, py)
             nodes[bottom, NEXT] = v
@@ -341,11 +356,11 @@ def _sweep(
         if ur and ur == dr:
             unite(parts, PART, runs[i, PART_OF], runs[j, PART_OF])
         if a >= 0 and ul == dr:
-            _mark(nodes, parts, runs[i0, PART_OF], a, d, runs[j, PART_OF])
+            _mark(marks, parts, counters, runs[i0, PART_OF], a, d, runs[j, PART_OF])
             if eight:
                 unite(parts, SHAPE, runs[i0, PART_OF], runs[j, PART_OF])
         if b >= 0 and ur == dl:
-            _mark(nodes, parts, runs[i, PART_OF], b, c, runs[j0, PART_OF])
+            _mark(marks, parts, counters, runs[i, PART_OF], b, c, runs[j0, PART_OF])
             if eight:
                 unite(parts, SHAPE, runs[i, PART_OF], runs[j0, PART_OF])
         if clusters:
@@ -438,6 +453,7 @@ def sweep(
     offsets: Int64,
     run_sums: Float64,
     nodes: Int32,
+    marks: Int32,
     parts: Int32,
     moments: Float64,
     counters: Int64,
@@ -448,26 +464,31 @@ def sweep(
 ) -> int:
     """Sweep the rows from `first` on; row r has the runs offsets[r] to offsets[r + 1].
 
-    Row 0 is the last one of the call before. Returns the row before which `nodes` or `parts`
-    have to grow, or the number of rows when all are done. `run_sums` may be empty.
+    Row 0 is the last one of the call before. Returns the row before which `nodes`, `marks` or
+    `parts` have to grow, or the number of rows when all are done. `run_sums` may be empty.
     """
     for r in range(first, len(offsets) - 1):
         i, j, stop = offsets[r - 1], offsets[r], offsets[r + 1]
         if contour is None and stop - j == j - i and _unchanged(runs, i, j, j - i):
             runs[j:stop, PART_OF:] = runs[i:j, PART_OF:]
         else:
-            # At most four corners at a point, one new element for a run; and two crossings at
-            # each edge between two rows, and along one
+            # At most four corners and three marks at a point, one new element for a run; and two
+            # crossings at each edge between two rows, and along one
             need = 4 * (stop - i)
             if contour is not None:
                 need += 2 * (runs[stop - 1, START] + stop - j)
-            if len(nodes) - counters[NODES] < need or len(parts) - counters[PARTS] < stop - j:
+            if (
+                len(nodes) - counters[NODES] < need
+                or len(marks) - counters[MARKED] < 3 * (stop - i)
+                or len(parts) - counters[PARTS] < stop - j
+            ):
                 return r
             _sweep(
                 runs,
                 i,
                 j,
                 nodes,
+                marks,
                 parts,
                 moments,
                 counters,
@@ -490,8 +511,10 @@ def sweep(
     return len(offsets) - 1
 
 
-@jit
-def _open_pinches(nodes: Int32, contour: Contour | None, parts: Int32, part: int) -> int:
+@jit(forceinline=True)
+def _open_pinches(
+    nodes: Int32, marks: Int32, contour: Contour | None, parts: Int32, part: int
+) -> int:
     """Part the rings of a part where its pixels meet diagonally; returns its topmost node.
 
     Corners are linked around the pixels, which is right where two parts meet at a point. Where
@@ -502,9 +525,9 @@ def _open_pinches(nodes: Int32, contour: Contour | None, parts: Int32, part: int
     first = -1
     member = part
     while True:
-        node = parts[member, MARKS]
-        while node >= 0:
-            twin = nodes[node, TWIN]
+        mark = parts[member, MARKS]
+        while mark >= 0:
+            node, twin = marks[mark, NODE], marks[mark, TWIN]
             if twin < 0:
                 if first < 0 or nodes[node, Y] < nodes[first, Y]:
                     first = node
@@ -512,30 +535,34 @@ def _open_pinches(nodes: Int32, contour: Contour | None, parts: Int32, part: int
                 # a twin whose part has left is somewhere else by now
                 nodes[twin, X] == nodes[node, X]
                 and nodes[twin, Y] == nodes[node, Y]
-                and find(parts, PART, nodes[node, TWIN_PART]) == part
+                and find(parts, PART, marks[mark, TWIN_PART]) == part
                 and (contour is None or contour.places[node, 0] != DROPPED)
             ):
                 after = nodes[node, NEXT]
                 nodes[node, NEXT] = nodes[twin, NEXT]
                 nodes[twin, NEXT] = after
             else:
-                nodes[node, TWIN] = -1
-            node = nodes[node, LINK]
+                marks[mark, TWIN] = -1
+            mark = marks[mark, LINK]
         member = parts[member, MEMBER + PART]
         if member == part:
             return first
 
 
-@jit
+@jit(forceinline=True)
 def _walk(
-    nodes: Int32, contour: Contour | None, counters: Int64, start: int, out: Output, at: Int64
+    nodes: Int32,
+    contour: Contour | None,
+    counters: Int64,
+    start: int,
+    coords: Int32 | Float64,
+    rings: Int64,
+    at: Int64,
 ) -> int:
     """Write the closed ring that starts at a node and free its nodes; returns the signed area.
 
     That is the area along the pixels, also for contours.
     """
-    if start < 0 or nodes[start, X] < 0:
-        return 0  # walked already
     n = at[3]
     count = area = np.int64(0)
     node = last = start
@@ -543,12 +570,12 @@ def _walk(
     x, y = x0, y0
     while True:
         if contour is None:
-            out.coords[n, 0] = x
-            out.coords[n, 1] = y
+            coords[n, 0] = x
+            coords[n, 1] = y
             n += 1
         elif contour.places[node, 0] != DROPPED:
-            out.coords[n, 0] = x + contour.places[node, 0] / STEPS
-            out.coords[n, 1] = y + contour.places[node, 1] / STEPS
+            coords[n, 0] = x + contour.places[node, 0] / STEPS
+            coords[n, 1] = y + contour.places[node, 1] / STEPS
             n += 1
         count += 1
         nodes[node, X] = -1
@@ -560,20 +587,21 @@ def _walk(
         area += np.int64(y) * np.int64(x - left)  # only horizontal edges count
     area += np.int64(y0) * np.int64(x0 - x)
     if contour is not None:
-        n = drop_straight(out.coords, at[3], n)
-    out.coords[n] = out.coords[at[3]]
+        n = drop_straight(coords, at[3], n)
+    coords[n] = coords[at[3]]
     counters[NODES] -= count
     nodes[last, NEXT] = counters[NODE_FREE]
     counters[NODE_FREE] = start
     at[3] = n + 1
     at[2] += 1
-    out.rings[at[2]] = at[3]
+    rings[at[2]] = at[3]
     return int(area)
 
 
-@jit
+@jit(forceinline=True)
 def _emit_part(
     nodes: Int32,
+    marks: Int32,
     contour: Contour | None,
     parts: Int32,
     counters: Int64,
@@ -582,15 +610,20 @@ def _emit_part(
     at: Int64,
 ) -> int:
     """Write the rings of a part, its exterior first; returns its number of pixels."""
-    pixels = _walk(nodes, contour, counters, _open_pinches(nodes, contour, parts, part), out, at)
+    start = _open_pinches(nodes, marks, contour, parts, part)
+    pixels = _walk(nodes, contour, counters, start, out.coords, out.rings, at)
     member = part
     while True:
-        node = parts[member, MARKS]
-        while node >= 0:
-            link, twin = nodes[node, LINK], nodes[node, TWIN]
-            pixels += _walk(nodes, contour, counters, node, out, at)
-            pixels += _walk(nodes, contour, counters, twin, out, at)
-            node = link
+        mark = parts[member, MARKS]
+        while mark >= 0:
+            for node in (marks[mark, NODE], marks[mark, TWIN]):
+                if node >= 0 and nodes[node, X] >= 0:  # not walked yet
+                    pixels += _walk(nodes, contour, counters, node, out.coords, out.rings, at)
+            link = marks[mark, LINK]
+            marks[mark, LINK] = counters[MARK_FREE]
+            counters[MARK_FREE] = mark
+            counters[MARKED] -= 1
+            mark = link
         member = parts[member, MEMBER + PART]
         if member == part:
             break
@@ -599,9 +632,10 @@ def _emit_part(
     return pixels
 
 
-@jit
+@jit(forceinline=True)
 def _emit_shape(
     nodes: Int32,
+    marks: Int32,
     contour: Contour | None,
     parts: Int32,
     moments: Float64,
@@ -619,7 +653,7 @@ def _emit_shape(
     member = shape
     while True:
         if parts[member, PART] == member:
-            out.pixels[n] += _emit_part(nodes, contour, parts, counters, member, out, at)
+            out.pixels[n] += _emit_part(nodes, marks, contour, parts, counters, member, out, at)
         out.moments[n, 0] += moments[member, 0]
         out.moments[n, 1] += moments[member, 1]
         out.moments[n, 2] = min(out.moments[n, 2], moments[member, 2])
@@ -642,6 +676,7 @@ def _emit_shape(
 @jit
 def emit(
     nodes: Int32,
+    marks: Int32,
     contour: Contour | None,
     parts: Int32,
     moments: Float64,
@@ -660,7 +695,7 @@ def emit(
         member = batch
         while True:
             if parts[member, SHAPE] == member:
-                _emit_shape(nodes, contour, parts, moments, counters, member, out, at)
+                _emit_shape(nodes, marks, contour, parts, moments, counters, member, out, at)
             member = parts[member, MEMBER + BATCH]
             if member == batch:
                 break

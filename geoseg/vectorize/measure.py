@@ -59,9 +59,9 @@ def measure_rings(
     areas, lengths, sizes = np.zeros((3, len(parts) - 1))
     if not len(areas):
         return areas, lengths
-    cells, lattice = _lattice(coords[rings[parts[:-1]]], crs)
-    _measure(coords, rings, parts, cells, lattice, areas, lengths, sizes)
     ground = _ground(crs)
+    cells, lattice = _lattice(coords[rings[parts[:-1]]], ground, _unit(crs))
+    _measure(coords, rings, parts, cells, lattice, areas, lengths, sizes)
     if ground is not None:
         rough = np.isnan(lattice[cells, 1, 0])
         for p in np.flatnonzero(rough | (sizes > LARGEST * ground.cell)):
@@ -164,17 +164,18 @@ def _unit(crs: CRS | None) -> float:
     return float(crs.axis_info[0].unit_conversion_factor) if crs is not None else 1.0
 
 
-def _lattice(points: Float64, crs: CRS | None) -> tuple[NDArray[np.int64], Float64]:
+def _lattice(
+    points: Float64, ground: _Ground | None, unit: float
+) -> tuple[NDArray[np.int64], Float64]:
     """The cells in which (N, 2) map points lie, and what is measured there.
 
     Returns the cell of each point (N,), and the cells (C, 4, 3): origin (x, y, 0), then for each
     of the three measures its value there and its change per unit of x and of y; NaN where the
     map is not smooth.
     """
-    ground = _ground(crs)
     if ground is None:
         flat = np.zeros((1, 4, 3))
-        flat[0, :3, 0] = points[0, 0], _unit(crs), _unit(crs)
+        flat[0, :3, 0] = points[0, 0], unit, unit
         return np.zeros(len(points), np.int64), flat
     edge = ground.cell
     index = np.floor(points / edge).astype(np.int64)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from affine import Affine
 
 VOID = -(2**31)  # label that parts what is void from the background, for contours
-STRIP = 64  # rows swept between two looks at what is finished; keeps the storage in the cache
+STRIP = 32  # rows swept between two looks at what is finished; keeps the storage in the cache
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -165,8 +165,10 @@ class Polygonizer:
         self._finished = False
         self._counters = np.zeros(kernel.COUNTERS, np.int64)
         self._counters[kernel.ROW] = origin_row
-        self._counters[[kernel.NODE_FREE, kernel.PART_FREE, kernel.DONE_HEAD]] = -1
+        heads = [kernel.NODE_FREE, kernel.MARK_FREE, kernel.PART_FREE, kernel.DONE_HEAD]
+        self._counters[heads] = -1
         self._nodes = np.empty((1024, kernel.NODE_COLUMNS), np.int32)
+        self._marks = np.empty((1024, kernel.MARK_COLUMNS), np.int32)
         self._parts = np.empty((256, kernel.PART_COLUMNS), np.int32)
         self._moments = np.empty((256, 3), np.float64)
         self._places = np.empty((len(self._nodes), 2), np.int16) if contours else None
@@ -174,6 +176,7 @@ class Polygonizer:
         # The last row swept; before the first there is one without labels.
         self._row = np.zeros((2, kernel.RUN_COLUMNS), np.int32)
         self._row[1, kernel.START] = width
+        self._buffers: dict[str, NDArray[Any]] = {}
 
     def add(
         self,
@@ -250,7 +253,8 @@ class Polygonizer:
             labels = np.where(edges.void, np.int32(VOID), labels)
         offsets = np.empty(len(labels) + 2, np.int64)
         offsets[:2] = 0, len(self._row)
-        runs = np.empty((offsets[1] + kernel.count_runs(labels), kernel.RUN_COLUMNS), np.int32)
+        count = int(offsets[1]) + kernel.count_runs(labels)
+        runs = self._scratch("runs", count, (kernel.RUN_COLUMNS,), np.int32)
         runs[: offsets[1]] = self._row
         kernel.encode(labels, runs, offsets)
         if edges is not None:
@@ -272,6 +276,7 @@ class Polygonizer:
                 offsets,
                 sums,
                 self._nodes,
+                self._marks,
                 self._parts,
                 self._moments,
                 self._counters,
@@ -285,9 +290,18 @@ class Polygonizer:
             self._nodes = _grown(self._nodes, int(self._counters[kernel.NODES]) + more)
             if self._places is not None:
                 self._places = _grown(self._places, len(self._nodes))
+            self._marks = _grown(self._marks, int(self._counters[kernel.MARKED]) + 3 * need)
             self._parts = _grown(self._parts, int(self._counters[kernel.PARTS]) + need)
             self._moments = _grown(self._moments, len(self._parts))
         self._row = runs[offsets[-2] :].copy()
+
+    def _scratch(self, name: str, rows: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """An array to fill that is taken again the next time: fresh pages are not for nothing."""
+        array = self._buffers.get(name)
+        if array is None or len(array) < rows:
+            array = np.empty((rows + rows // 4, *shape), dtype)
+            self._buffers[name] = array
+        return array[:rows]
 
     def _emit(self) -> Polygons:
         """The finished polygons."""
@@ -301,19 +315,22 @@ class Polygonizer:
         if self._places is not None:
             contour = kernel.Contour(self._places, self._across, self._across)
             vertex = np.float64
+        new = self._scratch
         out = kernel.Output(
-            coords=np.empty((nodes + rings, 2), vertex),
-            rings=np.empty(rings + 1, np.int64),
-            parts=np.empty(parts + 1, np.int64),
-            shapes=np.empty(parts + 1, np.int64),
-            label=np.empty(parts, np.int32),
-            pixels=np.empty(parts, np.int64),
-            moments=np.empty((parts, 3), np.float64),
-            bbox=np.empty((parts, 4), np.int32),
-            cluster=np.empty(parts, np.int64),
+            coords=new("coords", nodes + rings, (2,), vertex),
+            rings=new("rings", rings + 1, (), np.int64),
+            parts=new("parts", parts + 1, (), np.int64),
+            shapes=new("shapes", parts + 1, (), np.int64),
+            label=new("label", parts, (), np.int32),
+            pixels=new("pixels", parts, (), np.int64),
+            moments=new("moments", parts, (3,), np.float64),
+            bbox=new("bbox", parts, (4,), np.int32),
+            cluster=new("cluster", parts, (), np.int64),
         )
         counts = np.zeros(4, np.int64)
-        kernel.emit(self._nodes, contour, self._parts, self._moments, counters, out, counts)
+        kernel.emit(
+            self._nodes, self._marks, contour, self._parts, self._moments, counters, out, counts
+        )
         n, p, r, v = counts.tolist()
         pixels = out.pixels[:n].copy()
         mean, least, std = _confidence(out.moments[:n], pixels, bool(self._has_confidence))
