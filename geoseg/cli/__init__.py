@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -208,4 +210,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts jobs in the background
             signal.signal(number, interrupt)
+    if os.environ.get("GEOSEG_WATCH_STDIN"):
+        threading.Thread(target=_watch_stdin, daemon=True).start()
     cli(prog_name="geoseg")
+
+
+def _watch_stdin() -> None:
+    """End as by SIGTERM when stdin ends: the program that started this one is gone."""
+    while os.read(0, 4096):
+        pass
+    if os.name == "nt":  # os.kill would end the process at once there
+        _thread.interrupt_main(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
