@@ -14,13 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "qgis_plugin"))
-
 from geoseg_qgis import runner
 from geoseg_qgis.runner import Engine, EngineCanceled, EngineError, EngineMissing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[1]
 SCENE = ROOT / "tests" / "data" / "banepa_center.tif"
