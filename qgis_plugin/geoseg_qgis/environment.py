@@ -28,6 +28,12 @@ PIP_SETTINGS = tuple(
 # pip's second index, by platform and device, where PyPI's torch is not the one that is wanted (on
 # Linux it is CUDA's, elsewhere the CPU's); GEOSEG_TORCH_INDEX replaces it.
 TORCH_INDEX: dict[tuple[str, str], str] = {}
+# Shims, launchers and virtual environments tell the Python that is behind them.
+QUESTION = """
+import ensurepip, json, sys, venv
+program = getattr(sys, "_base_executable", "") or sys.executable
+print(json.dumps([*sys.version_info[:2], program]))
+"""
 SET_UP = "Set it up in the plugin's settings, or name there the Python that has geoseg."
 
 Line = Callable[[str], None]
@@ -265,20 +271,17 @@ def base_python(is_canceled: Callable[[], bool] = _never) -> str:
 
     QGIS's sys.executable may be QGIS itself, so every candidate is run.
     """
-    question = "import ensurepip, sys, venv; print('geoseg', *sys.version_info[:2])"
     found: dict[tuple[int, ...], str] = {}
     for candidate in _candidates():
         said: list[str] = []
         try:
-            _call([*candidate, "-c", question], said.append, is_canceled, seconds=20)
-        except EngineError:
-            continue
-        answer = said[-1].split() if said else []
-        if answer[:1] == ["geoseg"]:
-            version = tuple(map(int, answer[1:]))
-            if version == PYTHONS[0]:
-                return _path_of(candidate)
-            found.setdefault(version, _path_of(candidate))
+            _call([*candidate, "-c", QUESTION], said.append, is_canceled, seconds=20)
+            *version, program = json.loads(said[-1])
+        except (EngineError, LookupError, TypeError, ValueError):
+            continue  # too old, without ensurepip, or no Python at all
+        found.setdefault(tuple(version), str(program))
+        if PYTHONS[0] in found:
+            break
     for version in PYTHONS:
         if version in found:
             return found[version]
@@ -286,14 +289,6 @@ def base_python(is_canceled: Callable[[], bool] = _never) -> str:
         "No Python 3.11 to 3.13 that can make environments was found. Install one, without admin "
         "rights from python.org, or on Debian and Ubuntu the packages python3 and python3-venv."
     )
-
-
-def _path_of(candidate: Sequence[str]) -> str:
-    if len(candidate) == 1:
-        return candidate[0]
-    said: list[str] = []  # the launcher py names the one that it starts
-    _call([*candidate, "-c", "import sys; print(sys.executable)"], said.append, _never)
-    return said[-1]
 
 
 def _candidates() -> Iterator[list[str]]:
