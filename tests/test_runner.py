@@ -210,14 +210,14 @@ def test_the_environment_is_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STRAY = """
-import importlib, os, sys
-doctor = importlib.import_module("geoseg.doctor")
-report = doctor.examine
+import os, sys
+from geoseg import registry
+models = registry.list_models
 def noisy():
     print("stray"); os.write(1, b"from C\\n"); os.system("echo from a shell")
-    return report()
-doctor.examine = noisy
-sys.argv = ["geoseg", *sys.argv[1:]]
+    return models()
+registry.list_models = noisy
+sys.argv[0] = "geoseg"
 from geoseg.cli import main
 main()
 """
@@ -225,9 +225,20 @@ main()
 
 def test_a_stray_print_in_the_engine_does_not_break_the_lines() -> None:
     seen: list[dict] = []
-    report = Engine((sys.executable, "-c", STRAY)).run(["doctor"], on_event=seen.append)
-    assert seen == [report]
-    assert "torch" in report["packages"]
+    last = Engine((sys.executable, "-c", STRAY)).run(["model", "list"], on_event=seen.append)
+    assert seen[-1] == last
+    assert "buildings-v1" in [record["name"] for record in seen]
+
+
+@posix
+def test_an_abandoned_engine_that_does_not_clean_up_ends_all_the_same() -> None:
+    code = "import signal, time, geoseg.cli as c\n"
+    code += "signal.signal(signal.SIGTERM, signal.SIG_IGN); c.PATIENCE = 0.2\n"
+    code += "c.cli = lambda **_: time.sleep(60)\nc.main()"
+    env = {**os.environ, "GEOSEG_WATCH_STDIN": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, env=env, timeout=20)
+    assert done.returncode == 130
 
 
 QGIS = """
