@@ -1,11 +1,4 @@
-"""Events of a run, for progress bars and for other programs (`--json`, one object a line).
-
-{"event": "start",    "scene", "model", "device", "tiles"}
-{"event": "info" | "warning", "topic", "message"}          from preflight, and outputs
-{"event": "progress", "done", "tiles", "seconds", "eta"}   tiles passed, incl. skipped ones
-{"event": "result",   ...}                                 fields of the verb's result
-{"event": "error",    "kind", "message", "exit_code"}      the last one, where a run fails
-"""
+"""Events of a run, for progress bars and for other programs: see docs/events.md."""
 
 from __future__ import annotations
 

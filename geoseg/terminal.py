@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from geoseg.events import Event, Listener
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 def narrate(as_json: bool) -> Iterator[Listener]:
     """A listener: JSON lines on stdout, or words and (on a terminal) a bar on stderr."""
     if as_json:
-        yield _print_json
+        yield print_json
         return
     from tqdm import tqdm
 
@@ -47,9 +49,26 @@ def narrate(as_json: bool) -> Iterator[Listener]:
             bar.close()
 
 
-def _print_json(event: Event) -> None:
-    sys.stdout.write(json.dumps(event, default=str) + "\n")
-    sys.stdout.flush()
+_protocol: TextIO | None = None
+
+
+def claim_stdout() -> None:
+    """Keep stdout for JSON lines: what else is printed, by C libraries too, goes to stderr."""
+    global _protocol
+    try:
+        if sys.stdout.fileno() != 1:
+            return  # a test's, or nobody's
+        _protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+        os.dup2(sys.stderr.fileno(), 1)
+    except io.UnsupportedOperation:
+        return
+
+
+def print_json(record: Any) -> None:
+    """One JSON line on stdout, at once."""
+    out = _protocol or sys.stdout
+    out.write(json.dumps(record, default=str) + "\n")
+    out.flush()
 
 
 def summary(result: Result) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +32,8 @@ from geoseg.cli.base import (
 from geoseg.cli.data import data
 from geoseg.cli.learn import compare, evaluate, train
 from geoseg.cli.model import model
+
+PATIENCE = 30  # seconds to clean up, for a run that nobody waits for any more
 
 
 @click.group(cls=Verbs, context_settings=CONTEXT)
@@ -208,4 +212,23 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts jobs in the background
             signal.signal(number, interrupt)
+    if "--json" in sys.argv:
+        from geoseg.terminal import claim_stdout
+
+        claim_stdout()
+    if os.environ.get("GEOSEG_WATCH_STDIN"):
+        threading.Thread(target=_watch_stdin, daemon=True).start()
     cli(prog_name="geoseg")
+
+
+def _watch_stdin() -> None:
+    """End as by SIGTERM when stdin ends: the program that started this one is gone."""
+    while os.read(0, 4096):
+        pass
+    impatience = threading.Timer(PATIENCE, os._exit, args=(130,))
+    impatience.daemon = True
+    impatience.start()
+    if os.name == "nt":  # os.kill would end the process at once there
+        _thread.interrupt_main(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +54,9 @@ def _fail(kind: str, message: str, exit_code: int) -> NoReturn:
 
 def emit(record: Any) -> None:
     """One JSON line on stdout, at once."""
-    click.echo(json.dumps(record, default=str))
-    sys.stdout.flush()
+    from geoseg.terminal import print_json
+
+    print_json(record)
 
 
 def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,72 @@
+"""docs/events.md, held against the events of real runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from models import bright_bundle
+
+from geoseg import predict, testing, vectorize_raster
+from geoseg.errors import GeosegError
+from geoseg.predict import Result
+from geoseg.preflight import Topic
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+
+
+def documented() -> dict[str, tuple[set[str], set[str]]]:
+    """Each event's fields: those that it always has, and those that it may have."""
+    table = {}
+    for names, fields in re.findall(r"^\| (`.*?) \| (.*?) \|.*\|$", DOCUMENT, re.MULTILINE):
+        always, _, sometimes = (re.findall(r"`(\w+)`", part) for part in fields.partition(";"))
+        for name in re.findall(r"`(\w+)`", names):
+            table[name] = (set(always), set(sometimes))
+    return table
+
+
+def check(event: Mapping[str, Any]) -> None:
+    always, sometimes = documented()[event["event"]]
+    fields = set(event) - {"event"}
+    if event["event"] != "result":
+        assert always <= fields <= always | sometimes, event
+
+
+def test_the_table_is_read() -> None:
+    assert set(documented()) == {"start", "info", "warning", "progress", "result", "error"}
+    assert documented()["start"] == ({"scene", "tiles"}, {"model", "device"})
+    assert all(f"`{topic}`" in DOCUMENT for topic in get_args(Topic))
+
+
+def test_events_of_real_runs_are_as_documented(tmp_path: Path) -> None:
+    mask = testing.planted_rectangles((200, 300), count=20, seed=1)
+    scene = testing.planted_scene(tmp_path / "scene.tif", mask)
+    model = bright_bundle(tmp_path / "bright")
+    seen: list[Mapping[str, Any]] = []
+    predict(scene, tmp_path / "o.gpkg", model=model, mask=tmp_path / "m.tif", listener=seen.append)
+    assert seen[-1].keys() - {"event"} == set(Result.__dataclass_fields__)
+    vectorize_raster(tmp_path / "m.tif", tmp_path / "v.gpkg", listener=seen.append)
+    assert {"start", "progress", "result"} <= {event["event"] for event in seen}
+    assert seen[-1]["event"] == "result"
+    for event in seen:
+        check(event)
+
+
+def test_an_error_is_as_documented() -> None:
+    command = [sys.executable, "-m", "geoseg", "predict", "missing.tif", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    event = json.loads(done.stdout.splitlines()[-1])
+    check(event)
+    assert event["event"] == "error"
+    assert event["exit_code"] == done.returncode
+    kinds = {kind.__name__ for kind in all_kinds(GeosegError)}
+    assert event["kind"] in kinds
+
+
+def all_kinds(kind: type) -> list[type]:
+    return [kind, *(k for sub in kind.__subclasses__() for k in all_kinds(sub))]
