@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, cast
 
 # What QGIS sets for its own Python, GDAL, PROJ and Qt breaks those of another environment.
 DROPPED = (
@@ -190,8 +190,7 @@ class Child:
         return None
 
     def _read(self) -> None:
-        stdout = self._process.stdout
-        assert stdout is not None
+        stdout = cast("IO[bytes]", self._process.stdout)
         with stdout:  # closed by the thread that reads: another would wait for it
             for line in iter(lambda: stdout.readline(LONGEST), b""):
                 if not self._put(line):
