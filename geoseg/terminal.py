@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from geoseg.events import Event, Listener
 
@@ -49,7 +49,7 @@ def narrate(as_json: bool) -> Iterator[Listener]:
             bar.close()
 
 
-_protocol: TextIO | None = None
+_protocol: int | None = None  # descriptor of the lines, where stdout was claimed for them
 
 
 def claim_stdout() -> None:
@@ -58,7 +58,7 @@ def claim_stdout() -> None:
     try:
         if sys.stdout.fileno() != 1:
             return  # a test's, or nobody's
-        _protocol = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+        _protocol = os.dup(1)
         os.dup2(sys.stderr.fileno(), 1)
     except io.UnsupportedOperation:
         return
@@ -66,9 +66,14 @@ def claim_stdout() -> None:
 
 def print_json(record: Any) -> None:
     """One JSON line on stdout, at once."""
-    out = _protocol or sys.stdout
-    out.write(json.dumps(record, default=str) + "\n")
-    out.flush()
+    line = json.dumps(record, default=str) + "\n"
+    if _protocol is None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        return
+    rest = line.encode()  # no buffer: what cannot be written is not tried again at the end
+    while rest:
+        rest = rest[os.write(_protocol, rest) :]
 
 
 def summary(result: Result) -> str:

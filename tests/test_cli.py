@@ -193,6 +193,44 @@ def test_a_full_disk_is_said_and_leaves_nothing(scene: Path, model: Path, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("verb", [["doctor"], ["predict", "nothing.tif", "-o", "o.gpkg"]])
+def test_a_full_disk_under_stdout_is_said(verb: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "geoseg", *verb, "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=ENV,
+        )
+    assert done.returncode != 0
+    assert done.stderr.startswith("geoseg: ")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("stdin", ["ended", "none"])
+def test_a_run_without_a_parent_ends_in_a_sentence(stdin: str, scene: Path, tmp_path: Path) -> None:
+    """Where stdin has ended before the run began; without any there is nothing to watch."""
+    end = "</dev/null" if stdin == "ended" else "<&-"
+    command = f'"$0" -m geoseg "$@" {end}'
+    # Without errors for warnings: an import that is broken off leaves its file to the collector.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GEOSEG_WATCH_STDIN": "1"}
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, "info", str(scene), "--json"],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert "Traceback" not in done.stderr
+    if stdin == "none":
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 130
+        assert json.loads(done.stdout.splitlines()[-1])["kind"] == "Interrupted"
+
+
 @pytest.fixture(scope="session")
 def long_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = testing.planted_rectangles((6000, 3000), count=3000, seed=1)

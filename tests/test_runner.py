@@ -234,7 +234,7 @@ def test_a_stray_print_in_the_engine_does_not_break_the_lines() -> None:
 def test_an_abandoned_engine_that_does_not_clean_up_ends_all_the_same() -> None:
     code = "import signal, time, geoseg.cli as c\n"
     code += "signal.signal(signal.SIGTERM, signal.SIG_IGN); c.PATIENCE = 0.2\n"
-    code += "c.cli = lambda **_: time.sleep(60)\nc.main()"
+    code += "c.cli = lambda obj, **_: (obj(), time.sleep(60))\nc.main()"
     env = {**os.environ, "GEOSEG_WATCH_STDIN": "1"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, env=env, timeout=20)

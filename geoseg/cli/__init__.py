@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,12 +39,15 @@ PATIENCE = 30  # seconds to clean up, for a run that nobody waits for any more
 
 @click.group(cls=Verbs, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="geoseg")
-def cli() -> None:
+@click.pass_obj
+def cli(take_over: Callable[[], None] | None) -> None:
     """Georeferenced polygons out of imagery of any size, by deep learning.
 
     \b
     geoseg predict scene.tif -o buildings.gpkg
     """
+    if take_over is not None:
+        take_over()
 
 
 @cli.command()
@@ -199,6 +203,14 @@ def doctor(as_json: bool) -> None:
 
 def main() -> None:
     """Entry point: SIGTERM ends a run as Ctrl-C does, with nothing half-written."""
+    for name in ("stdout", "stderr"):  # closed by the caller: what is said goes nowhere
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  to the end
+    cli(prog_name="geoseg", obj=_take_over)
+
+
+def _take_over() -> None:
+    """Signals, stdout and stdin of the process; called where an interrupt ends in a sentence."""
 
     def interrupt(signum: int, frame: object) -> NoReturn:
         # An impatient second one must not break off the clean-up, which waits for the threads.
@@ -206,9 +218,6 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for name in ("stdout", "stderr"):  # closed by the caller: what is said goes nowhere
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  to the end
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts jobs in the background
             signal.signal(number, interrupt)
@@ -216,9 +225,9 @@ def main() -> None:
         from geoseg.terminal import claim_stdout
 
         claim_stdout()
-    if os.environ.get("GEOSEG_WATCH_STDIN"):
+    # Without stdin descriptor 0 is free, and soon some file's.
+    if os.environ.get("GEOSEG_WATCH_STDIN") and sys.stdin is not None:
         threading.Thread(target=_watch_stdin, daemon=True).start()
-    cli(prog_name="geoseg")
 
 
 def _watch_stdin() -> None:

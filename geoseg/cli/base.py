@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +39,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except GeosegError as e:
             _fail(type(e).__name__, str(e), e.exit_code)
+        except BrokenPipeError:  # nobody reads on, as with head: click ends quietly
+            raise
         except OSError as e:  # a disk that is full or gone, below what a sink could tell
             _fail("OSError", f"{e.filename or 'a file'}: {e.strerror or e}", 1)
         except (KeyboardInterrupt, click.Abort):
@@ -45,9 +48,12 @@ class Verbs(click.Group):
 
 
 def _fail(kind: str, message: str, exit_code: int) -> NoReturn:
+    told = False
     if "--json" in sys.argv:
-        emit({"event": "error", "kind": kind, "message": message, "exit_code": exit_code})
-    else:
+        with suppress(OSError):  # what failed may be stdout itself
+            emit({"event": "error", "kind": kind, "message": message, "exit_code": exit_code})
+            told = True
+    if not told:
         click.echo(f"geoseg: {message}", err=True)
     sys.exit(exit_code)
 
