@@ -1,6 +1,6 @@
 """Cases of vectorize.py: a mask on disk to polygons in a GPKG, by geoseg and by others.
 
-Runs in geoseg's environment, or for OpenCV and contourrs in the peers'. Each side reads the same
+Runs in geoseg's environment, or for OpenCV in the peers'. Each side reads the same
 GeoTIFF and writes one polygon per connected region with the number of its class.
 """
 

@@ -61,8 +61,9 @@ PART, SHAPE, BATCH = range(3)
 MEMBER = 3
 MARKS, CLASS, LAST, DONE, PART_COLUMNS = range(6, 11)
 
-# Counters: the row; of nodes, marks and elements each the head of the free list, the first index
-# never used, and the number in use; the queue of finished batches; the number that left.
+# Counters: the row; of nodes, marks and elements each, in this order, the head of the free list,
+# the first index never used, and the number in use; the queue of finished batches; the number of
+# batches that left.
 ROW, NODE_FREE, NODE_TOP, NODES, PART_FREE, PART_TOP, PARTS = range(7)
 MARK_FREE, MARK_TOP, MARKED, DONE_HEAD, DONE_TAIL, BATCHES, COUNTERS = range(7, 14)
 
@@ -183,33 +184,37 @@ def unite(parts: Int32, level: int, a: int, b: int) -> None:
 
 
 @jit(forceinline=True)
+def _take(table: Int32, link: int, counters: Int64, kind: int) -> int:
+    """A row that has left or was never used; those that left are linked by a column.
+
+    `kind`: the first of the three counters of the table.
+    """
+    row = counters[kind]
+    if row >= 0:
+        counters[kind] = table[row, link]
+    else:
+        row = counters[kind + 1]
+        counters[kind + 1] += 1
+    counters[kind + 2] += 1
+    return int(row)
+
+
+@jit(forceinline=True)
 def _new_node(
     nodes: Int32, contour: Contour | None, counters: Int64, x: int, y: int, px: int, py: int
 ) -> int:
-    node = counters[NODE_FREE]
-    if node >= 0:
-        counters[NODE_FREE] = nodes[node, NEXT]
-    else:
-        node = counters[NODE_TOP]
-        counters[NODE_TOP] += 1
-    counters[NODES] += 1
+    node = _take(nodes, NEXT, counters, NODE_FREE)
     nodes[node, X] = x
     nodes[node, Y] = y
     if contour is not None:
         contour.places[node, 0] = px
         contour.places[node, 1] = py
-    return int(node)
+    return node
 
 
 @jit(forceinline=True)
 def _new_part(parts: Int32, moments: Float64, counters: Int64, label: int) -> int:
-    part = counters[PART_FREE]
-    if part >= 0:
-        counters[PART_FREE] = parts[part, PART]
-    else:
-        part = counters[PART_TOP]
-        counters[PART_TOP] += 1
-    counters[PARTS] += 1
+    part = _take(parts, PART, counters, PART_FREE)
     for level in range(3):
         parts[part, level] = part
         parts[part, MEMBER + level] = part
@@ -218,20 +223,14 @@ def _new_part(parts: Int32, moments: Float64, counters: Int64, label: int) -> in
     moments[part, 0] = 0.0
     moments[part, 1] = 0.0
     moments[part, 2] = np.inf
-    return int(part)
+    return part
 
 
 @jit(forceinline=True)
 def _mark(
     marks: Int32, parts: Int32, counters: Int64, part: int, node: int, twin: int, twin_part: int
 ) -> None:
-    mark = counters[MARK_FREE]
-    if mark >= 0:
-        counters[MARK_FREE] = marks[mark, LINK]
-    else:
-        mark = counters[MARK_TOP]
-        counters[MARK_TOP] += 1
-    counters[MARKED] += 1
+    mark = _take(marks, LINK, counters, MARK_FREE)
     marks[mark, NODE] = node
     marks[mark, LINK] = parts[part, MARKS]
     marks[mark, TWIN] = twin

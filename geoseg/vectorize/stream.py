@@ -176,7 +176,6 @@ class Polygonizer:
         # The last row swept; before the first there is one without labels.
         self._row = np.zeros((2, kernel.RUN_COLUMNS), np.int32)
         self._row[1, kernel.START] = width
-        self._buffers: dict[str, NDArray[Any]] = {}
 
     def add(
         self,
@@ -254,7 +253,7 @@ class Polygonizer:
         offsets = np.empty(len(labels) + 2, np.int64)
         offsets[:2] = 0, len(self._row)
         count = int(offsets[1]) + kernel.count_runs(labels)
-        runs = self._scratch("runs", count, (kernel.RUN_COLUMNS,), np.int32)
+        runs = np.empty((count, kernel.RUN_COLUMNS), np.int32)
         runs[: offsets[1]] = self._row
         kernel.encode(labels, runs, offsets)
         if edges is not None:
@@ -295,14 +294,6 @@ class Polygonizer:
             self._moments = _grown(self._moments, len(self._parts))
         self._row = runs[offsets[-2] :].copy()
 
-    def _scratch(self, name: str, rows: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """An array to fill that is taken again the next time: fresh pages are not for nothing."""
-        array = self._buffers.get(name)
-        if array is None or len(array) < rows:
-            array = np.empty((rows + rows // 4, *shape), dtype)
-            self._buffers[name] = array
-        return array[:rows]
-
     def _emit(self) -> Polygons:
         """The finished polygons."""
         counters = self._counters
@@ -315,17 +306,16 @@ class Polygonizer:
         if self._places is not None:
             contour = kernel.Contour(self._places, self._across, self._across)
             vertex = np.float64
-        new = self._scratch
         out = kernel.Output(
-            coords=new("coords", nodes + rings, (2,), vertex),
-            rings=new("rings", rings + 1, (), np.int64),
-            parts=new("parts", parts + 1, (), np.int64),
-            shapes=new("shapes", parts + 1, (), np.int64),
-            label=new("label", parts, (), np.int32),
-            pixels=new("pixels", parts, (), np.int64),
-            moments=new("moments", parts, (3,), np.float64),
-            bbox=new("bbox", parts, (4,), np.int32),
-            cluster=new("cluster", parts, (), np.int64),
+            coords=np.empty((nodes + rings, 2), vertex),
+            rings=np.empty(rings + 1, np.int64),
+            parts=np.empty(parts + 1, np.int64),
+            shapes=np.empty(parts + 1, np.int64),
+            label=np.empty(parts, np.int32),
+            pixels=np.empty(parts, np.int64),
+            moments=np.empty((parts, 3), np.float64),
+            bbox=np.empty((parts, 4), np.int32),
+            cluster=np.empty(parts, np.int64),
         )
         counts = np.zeros(4, np.int64)
         kernel.emit(
