@@ -21,7 +21,7 @@ from typing import Any
 
 import platformdirs
 
-from geoseg.bundle import Bundle
+from geoseg.bundle import WEIGHTS, Bundle
 from geoseg.bundle.files import ITEM, MAX_BYTES, installing
 from geoseg.errors import ModelError, OutputError
 
@@ -99,7 +99,8 @@ def pull(source: str | Path, *, name: str | None = None, overwrite: bool = False
     """
     with _fetched(str(source)) as path:
         bundle = Bundle.open(path)
-        bundle.weights()  # intact, and what they claim to be
+        if bundle.has(WEIGHTS):
+            bundle.weights()  # intact, and what they claim to be
         bundle.sample()
         target = user_models() / _checked_name(name or bundle.spec.name)
         try:
