@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from geoseg.grid import round_up
 from geoseg.spec import ModelSpec, Scaling
 
 _SAMPLE = 128  # pixels along an edge of the example that is traced, or a little more
+_MOST = 1 << 12  # strides along an edge of a picture
 
 
 class Whole(nn.Module):
@@ -64,6 +66,15 @@ def example(spec: ModelSpec) -> Tensor:
         width = max(round_up(_SAMPLE, spec.tiling.stride), 2 * spec.tiling.stride)
         height = width + spec.tiling.stride
     return torch.randn((2, len(spec.bands), height, width), generator=generator)
+
+
+def axes(spec: ModelSpec) -> dict[int, Any]:
+    """The axes of `example` that are free, and in which steps, as torch.export wants it."""
+    free: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if not spec.tiling.fixed:
+        for axis, name in ((2, "rows"), (3, "cols")):
+            free[axis] = spec.tiling.stride * torch.export.Dim(name, min=1, max=_MOST)
+    return free
 
 
 # --- paddings -------------------------------------------------------------------------------

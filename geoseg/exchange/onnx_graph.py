@@ -18,7 +18,7 @@ from torch import nn
 
 from geoseg.bundle import WEIGHTS
 from geoseg.errors import MissingDependencyError, ModelError
-from geoseg.exchange.network import example
+from geoseg.exchange.network import axes, example
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -88,16 +88,10 @@ def need_onnx() -> None:
 
 
 def _exported(network: nn.Module, spec: ModelSpec, size: int | None) -> ir.Model:
-    tiling = spec.tiling
-    if size is not None:
-        pixels, axes = torch.zeros((1, len(spec.bands), size, size)), {}
+    if size is None:
+        pixels, free = example(spec), axes(spec)
     else:
-        pixels, axes = example(spec), {0: torch.export.Dim("batch")}
-        if not tiling.fixed:
-            axes |= {
-                2: tiling.stride * torch.export.Dim("rows", min=1, max=1 << 12),
-                3: tiling.stride * torch.export.Dim("cols", min=1, max=1 << 12),
-            }
+        pixels, free = torch.zeros((1, len(spec.bands), size, size)), {}
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -109,7 +103,7 @@ def _exported(network: nn.Module, spec: ModelSpec, size: int | None) -> ir.Model
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
-                dynamic_shapes=(axes,),
+                dynamic_shapes=(free,),
             )
     except _FAILURES as e:
         why = str(e).strip().partition("\n")[0]
@@ -186,11 +180,3 @@ def to_bytes(model: ir.Model) -> bytes:
 
     raw: bytes = ir.to_proto(model).SerializeToString()
     return raw
-
-
-def run_once(raw: bytes, pixels: NDArray[np.float32], stored: bytes | None = None) -> Any:
-    """What ONNX Runtime makes of (N, C, H, W) pixels: the proof that others can open the file."""
-    from geoseg.runtime.onnx_runtime import new_session
-
-    session = new_session(raw, stored)
-    return session.run(None, {session.get_inputs()[0].name: pixels})[0]

@@ -26,6 +26,7 @@ from geoseg.spec import ModelSpec, Scaling
 RUNTIMES = {
     "torch": "geoseg.runtime.torch_runtime",
     "onnx": "geoseg.runtime.onnx_runtime",
+    "openvino": "geoseg.runtime.openvino_runtime",
     "fake": "geoseg.runtime.fake",
 }
 
