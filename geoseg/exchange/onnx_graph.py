@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs, by torch's own exporter; weights inside, or left in a safetensors file."""
+"""Networks as ONNX graphs, by torch's own exporter; weights inside, or in a safetensors file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from geoseg.runtime.torch_network import ENCODER
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
 
 OPSET = 18  # of ONNX Runtime 1.14 (2023) and later
@@ -53,7 +52,11 @@ def stored_in(raw: bytes) -> dict[str, Stored]:
 
 
 def graph_of(
-    network: nn.Module, spec: ModelSpec, *, size: int | None = None, stored: Mapping[str, Stored] | None = None
+    network: nn.Module,
+    spec: ModelSpec,
+    *,
+    size: int | None = None,
+    stored: Mapping[str, Stored] | None = None,
 ) -> ir.Model:
     """The network (see geoseg.exchange.network) as an ONNX model.
 
@@ -71,8 +74,9 @@ def graph_of(
     fold_constants(model, input_size_limit=16, output_size_limit=_SMALL)
     _name(model)
     for tidy in (
-        *(passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass()),
-        *(passes.DeduplicateInitializersPass(_SMALL), passes.ClearMetadataAndDocStringPass()),
+        passes.RemoveUnusedNodesPass(),
+        passes.DeduplicateInitializersPass(_SMALL),
+        passes.ClearMetadataAndDocStringPass(),
     ):
         tidy(model)
     if stored is not None:

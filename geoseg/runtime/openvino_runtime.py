@@ -6,7 +6,9 @@ comes (tiles of a run have one). On a CPU two pictures go through at once.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,7 +41,7 @@ class OpenVinoRuntime:
     """See geoseg.runtime.Runtime."""
 
     spec: ModelSpec
-    folder: tempfile.TemporaryDirectory[str]  # of the graph, whose weights are read late
+    folder: Folder
     device: str
     precision: str
     threads: int
@@ -73,7 +75,7 @@ class OpenVinoRuntime:
         if shape not in self._compiled:
             while len(self._compiled) >= KEPT:
                 del self._compiled[next(iter(self._compiled))]
-            model = core().read_model(Path(self.folder.name) / GRAPH)
+            model = core().read_model(self.folder.path / GRAPH)
             model.reshape(list(shape))
             parts = split(model) if self.precision == "mixed" else [model]
             compiled = [
@@ -94,6 +96,19 @@ class OpenVinoRuntime:
         return settings
 
 
+class Folder:
+    """The graph and its weights, checksums verified, for as long as this object lives: OpenVINO
+    reads the weights when it compiles, and beside the graph."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        graph, weights = graph_of(bundle)
+        self.path = Path(tempfile.mkdtemp(prefix="geoseg-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        (self.path / GRAPH).write_bytes(graph)
+        if weights is not None:
+            (self.path / WEIGHTS).write_bytes(weights)
+
+
 class Chain:
     """One picture at a time through one or more graphs, each fed by name with what came before."""
 
@@ -101,7 +116,7 @@ class Chain:
         self._requests = [graph.create_infer_request() for graph in graphs]
 
     def __call__(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-        known = {}
+        known: dict[str, Any] = {}
         for request in self._requests:
             graph = request.model_outputs
             inputs = {port: known.get(port.any_name, picture) for port in request.model_inputs}
@@ -126,7 +141,7 @@ def split(model: openvino.Model) -> list[openvino.Model]:
     own = [p for p in rest.get_parameters() if p.output(0).get_target_inputs()]
     decoder = ov.Model(rest.get_results(), [*own, *inputs], "decoder")
     used = [p for p in decoder.get_parameters() if p.output(0).get_target_inputs()]
-    encoder = ov.Model([o for o in outputs], model.get_parameters(), "encoder")
+    encoder = ov.Model(outputs, model.get_parameters(), "encoder")
     return [encoder, ov.Model(decoder.get_results(), used, "decoder")]
 
 
@@ -166,7 +181,7 @@ def load(
         )
     threads = threads or physical_cores()
     streams = batch_size or (STREAMS if where == "cpu" and threads > 1 else 1)
-    folder = _unpacked(bundle)
+    folder = Folder(bundle)
     reports = []
     for name in _precisions(where) if precision == "auto" else [precision]:
         runtime = OpenVinoRuntime(bundle.spec, folder, where, name, threads, streams)
@@ -209,13 +224,3 @@ def _precisions(device: str) -> list[str]:
     able = core().get_property(device.upper(), "OPTIMIZATION_CAPABILITIES")
     fast = [name for name, word in (("bfloat16", "BF16"), ("float16", "FP16")) if word in able]
     return [*fast, *(["mixed"] if "bfloat16" in fast and device == "cpu" else []), "float32"]
-
-
-def _unpacked(bundle: Bundle) -> tempfile.TemporaryDirectory[str]:
-    """A folder of our own with the graph and its weights, checksums verified."""
-    graph, weights = graph_of(bundle)
-    folder = tempfile.TemporaryDirectory(prefix="geoseg-", ignore_cleanup_errors=True)
-    (Path(folder.name) / GRAPH).write_bytes(graph)
-    if weights is not None:
-        (Path(folder.name) / WEIGHTS).write_bytes(weights)
-    return folder
