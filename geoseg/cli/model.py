@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from geoseg.cli.base import Verbs, as_json, emit, overwrite
+from geoseg.cli.base import Verbs, as_json, emit, given, overwrite
 
 
 @click.group(cls=Verbs)
@@ -94,3 +95,20 @@ def export(
         emit(done.as_dict())
     else:
         click.echo("\n".join(str(part) for part in (done.report, done.path) if part))
+
+
+@model.command()
+@click.argument("name")
+@click.option("--scene", required=True, help="Raster whose chips the ranges are fitted to.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--chips", "count", type=int, default=16, help="So many are fitted to.")
+@click.option("--tile", type=int, default=512, help="Their edge, in pixels.")
+@overwrite
+@as_json
+def quantize(name: str, scene: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Write a model in 8 bits, fitted to a scene; tells what that changes there."""
+    from geoseg.exchange.quantize import quantize as run
+    from geoseg.terminal import table
+
+    done = run(name, scene, output, **given(options)).as_dict()
+    emit(done) if as_json else click.echo(table(done))
