@@ -1,0 +1,1 @@
+"""Archives: one model over many scenes, with a ledger, engines and one command."""
