@@ -128,8 +128,13 @@ def settle(
         must_match(folder, before, config)
 
 
-def recover(ledger: Ledger, folder: Path, own: BatchOptions, listener: Listener) -> None:
-    """Let all scenes wait that are to be done: begun but not ended, lost, or failed if asked."""
+def recover(
+    ledger: Ledger, folder: Path, own: BatchOptions, listener: Listener, *, sweep: bool = True
+) -> None:
+    """Let all scenes wait that are to be done: begun but not ended, lost, or failed if asked.
+
+    sweep: what killed workers have left is removed.
+    """
     ledger.again("running", *(["failed"] if own.retry_failed else []))
     lost = [
         entry.item.id
@@ -141,7 +146,7 @@ def recover(ledger: Ledger, folder: Path, own: BatchOptions, listener: Listener)
         few = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         message = f"outputs of {len(lost)} scenes that were done are gone, so they are done anew: "
         listener({"event": "warning", "topic": "output", "message": message + few})
-    for name in FOLDERS.values():  # what a killed worker left
+    for name in ("", *FOLDERS.values()) if sweep else ():
         for partial in (folder / name).glob(f"{PREFIX}*.tmp"):
             shutil.rmtree(partial, ignore_errors=True)
 
