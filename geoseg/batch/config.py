@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.config import Strict, check, read_yaml
-
 from geoseg.registry import DEFAULT_MODEL
 
 _OWN = ("sources", "output", "model")

@@ -147,9 +147,7 @@ def _moved_box(box: NDArray[np.float64], crs: CRS | None, to: CRS | None) -> Any
     return Transformer.from_crs(crs, to, always_xy=True).transform_bounds(*box)
 
 
-def _edges(
-    layout: _Layout, ledger: Ledger, folder: Path, bucket: int
-) -> NDArray[np.int64]:
+def _edges(layout: _Layout, ledger: Ledger, folder: Path, bucket: int) -> NDArray[np.int64]:
     """First codes of all buckets but the first: each gets about as many polygons."""
     count = min(_MOST, -(-layout.bytes // bucket))
     if count <= 1:
@@ -197,9 +195,7 @@ def _prepared(table: pa.Table, name: str, crs: CRS | None, layout: _Layout) -> p
     return table.append_column(_CODE, pa.array(_codes(bounds, crs, layout)))
 
 
-def _codes(
-    bounds: NDArray[np.float64], crs: CRS | None, layout: _Layout
-) -> NDArray[np.int64]:
+def _codes(bounds: NDArray[np.float64], crs: CRS | None, layout: _Layout) -> NDArray[np.int64]:
     """Places on the curve of the middles of boxes, in 0..2^32."""
     import geopandas as gpd
 

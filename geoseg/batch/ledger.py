@@ -107,9 +107,7 @@ class Ledger:
         return new
 
     def _enroll(self, item: Item) -> bool:
-        known = self._database.execute(
-            "SELECT id FROM scene WHERE key = ?", (item.key,)
-        ).fetchone()
+        known = self._database.execute("SELECT id FROM scene WHERE key = ?", (item.key,)).fetchone()
         if known is not None:
             self._database.execute(
                 "UPDATE scene SET item = ? WHERE key = ? AND state <> 'done'",
@@ -176,7 +174,8 @@ class Ledger:
             f"WHERE number > ? AND state IN ({marks}) ORDER BY number LIMIT {PAGE}",
             (last, *which),
         ).fetchall():
-            for last, state, attempts, item, outcome in rows:
+            last = rows[-1][0]
+            for _, state, attempts, item, outcome in rows:
                 yield Entry(
                     Item.from_dict(json.loads(item)),
                     state,
@@ -187,7 +186,7 @@ class Ledger:
     def counts(self) -> Counter[str]:
         """Number of scenes by state."""
         rows = self._database.execute("SELECT state, COUNT(*) FROM scene GROUP BY state")
-        return Counter({state: count for state, count in rows})
+        return Counter(dict(rows.fetchall()))
 
     def totals(self) -> Mapping[str, float]:
         """tiles, polygons, km2 and seconds of the scenes that are done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,9 @@ from geoseg.batch.outcome import Role
 from geoseg.batch.work import Work
 from geoseg.config import Strict, check
 from geoseg.errors import AoiError, ConfigError, UsageError
+from geoseg.layer import flat_crs
 from geoseg.options import Count, PredictOptions
-from geoseg.outputs import flat_crs
 from geoseg.predict import Loaded, Model
-from geoseg.sinks import vector_format
 
 DATASETS = (".parquet", ".geoparquet", ".gpkg", ".fgb")
 # They say how fast a run is, not what comes out.
@@ -87,7 +87,7 @@ def sorted_options(values: Mapping[str, Any]) -> tuple[BatchOptions, PredictOpti
     """The keywords of `batch`: its own, and those of predict. A wrong one is a ConfigError."""
     own = {k: v for k, v in values.items() if k in BatchOptions.model_fields}
     rest = {k: v for k, v in values.items() if k not in own}
-    if (unknown := set(rest) - set(PredictOptions.model_fields)) and unknown:
+    if unknown := set(rest) - set(PredictOptions.model_fields):
         every = [*BatchOptions.model_fields, *PredictOptions.model_fields]
         raise ConfigError(
             f"batch: unknown key {min(unknown)!r}; valid keys: {', '.join(dict.fromkeys(every))}"
@@ -100,14 +100,11 @@ def work_of(
 ) -> Work:
     """What the workers do; a GeosegError where it makes no sense, whatever the scenes are."""
     loaded = model if isinstance(model, Loaded) else Loaded(model)
-    dummy = {role: Path("x.tif") for role in own.roles if role != "polygons"}
-    PredictOptions.of({**options.model_dump(exclude_unset=True), **dummy}).must_suit(
-        loaded.spec(options)
-    )
-    vector_format(Path(f"x{own.suffix}")) if "polygons" in own.roles else None
+    given = options.model_dump(exclude_unset=True)
+    rasters = {role: Path("some.tif") for role in own.roles if role != "polygons"}
+    PredictOptions.of({**given, **rasters}).must_suit(loaded.spec(options))
     if options.crs is not None:
         flat_crs(options.crs)
-    given = options.model_dump(exclude_unset=True)
     if options.aoi is not None:
         if not options.aoi.is_file():
             raise AoiError(f"{options.aoi}: no such file: check the path")
@@ -137,8 +134,6 @@ def config_of(work: Work, options: PredictOptions) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """What stands for a configuration, in the ledger and the catalog."""
-    import json
-
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 

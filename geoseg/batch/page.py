@@ -98,7 +98,8 @@ def _map(ledger: Ledger) -> dict[str, Any] | None:
     scale = min(WIDTH / size[0], HEIGHT / size[1])
     shapes = [
         {
-            "path": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in _drawn(r, low, high, squeeze, scale)),
+            "path": "M"
+            + "L".join(f"{x:.1f} {y:.1f}" for x, y in _drawn(r, low, high, squeeze, scale)),
             "name": name,
             "state": state,
         }

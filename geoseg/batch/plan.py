@@ -80,9 +80,7 @@ def plan(
     usable = len(looked) - sums["unusable"]
     share = waiting / len(looked) if looked else 0.0
     workers = own.workers or 1
-    tile_seconds = (
-        seconds_per_tile(loaded.network(predicting), shape) if usable and shape else 0.0
-    )
+    tile_seconds = seconds_per_tile(loaded.network(predicting), shape) if usable and shape else 0.0
     tiles = round(sums["tiles"] * share)
     return BatchPlan(
         model=loaded.spec(predicting).id,

@@ -35,7 +35,6 @@ from geoseg.batch.sources import listed
 from geoseg.batch.work import FOLDERS, Work
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
-from geoseg.options import PredictOptions
 from geoseg.predict import Loaded, Model
 from geoseg.sinks.alone import alone
 from geoseg.sinks.atomic import PREFIX
@@ -217,9 +216,7 @@ def _finish(
     return outputs
 
 
-def _result(
-    ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float
-) -> BatchResult:
+def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float) -> BatchResult:
     counts, totals = ledger.counts(), ledger.totals()
     return BatchResult(
         output=folder,

@@ -37,10 +37,11 @@ def listed(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Item]:
     be read, or holds no scene.
     """
     for source in map(os.fspath, sources):
-        found = False
-        for found, item in ((True, item) for item in _reader(source)(source)):
+        empty = True
+        for item in _reader(source)(source):
+            empty = False
             yield item
-        if not found:
+        if empty:
             raise DataError(f"{shown(source)}: no rasters are in it: give a folder, glob or list")
 
 
@@ -72,12 +73,12 @@ def _folder(source: str) -> Iterator[Item]:
 
 
 def _glob(source: str) -> Iterator[Item]:
-    pattern = os.path.expanduser(source)
+    pattern = str(Path(source).expanduser())
     fixed = Path(*_before_magic(pattern))
     for name in sorted(glob.iglob(pattern, recursive=True)):
         path = Path(name)
         if path.is_file() and path.suffix.lower() not in (".ovr", ".xml", ".aux", ".msk"):
-            yield item_of(name, name=os.path.relpath(path, fixed))
+            yield item_of(name, name=str(path.relative_to(fixed)))
 
 
 def _before_magic(pattern: str) -> list[str]:
@@ -94,9 +95,9 @@ def _lines(source: str) -> Iterator[Item]:
     """A path or URL a line; # begins a remark."""
     with _opened(source) as file:
         for line in file:
-            if text := line.strip().removeprefix("\ufeff"):
-                if not text.startswith("#"):
-                    yield item_of(text, beside=source)
+            text = line.strip()
+            if text and not text.startswith("#"):
+                yield item_of(text, beside=source)
 
 
 def _csv(source: str) -> Iterator[Item]:
@@ -123,7 +124,8 @@ def _index(source: str) -> Iterator[Item]:
     shapes: list[Any] = [None] * len(frame)
     if "geometry" in frame and frame.crs is not None:
         shapes = list(frame.geometry.to_crs("OGC:CRS84"))
-    for row, shape in zip(frame.drop(columns="geometry", errors="ignore").to_dict("records"), shapes):
+    rows = frame.drop(columns="geometry", errors="ignore").to_dict("records")
+    for row, shape in zip(rows, shapes, strict=True):
         found = shapely.geometry.mapping(shape) if shape is not None else None
         plain = {k: v for k, v in row.items() if isinstance(v, str | int | float | bool)}
         yield _of_row(plain, column, source, footprint=found)

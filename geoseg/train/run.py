@@ -33,8 +33,8 @@ from geoseg.data.sheets import Sheet, Store, load_places
 from geoseg.data.split import TRAIN, VALIDATE, need, write_split
 from geoseg.data.stats import measure, one_type
 from geoseg.errors import ConfigError, DataError, GeosegError, OutputError
-from geoseg.train import checkpoint
 from geoseg.sinks.alone import alone
+from geoseg.train import checkpoint
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric, new_fabric, use_threads
 from geoseg.train.export import rehearse

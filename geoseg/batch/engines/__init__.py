@@ -40,15 +40,13 @@ class Engine(Protocol):
     @property
     def dashboard(self) -> str | None: ...
 
-    def map(
-        self, function: Function, items: Iterable[Item]
-    ) -> Iterator[tuple[Item, Outcome]]: ...
+    def map(self, function: Function, items: Iterable[Item]) -> Iterator[tuple[Item, Outcome]]: ...
 
 
 def open_engine(
     name: str, *, workers: int | None = None, scheduler: str | None = None
 ) -> AbstractContextManager[Engine]:
-    """The engine of that name. workers: chosen when not given. scheduler: of an existing cluster."""
+    """The engine of that name; workers are chosen when not given, scheduler is of a cluster."""
     module: Any = importlib.import_module(ENGINES[name])
     opened: AbstractContextManager[Engine] = module.engine(workers=workers, scheduler=scheduler)
     return opened
