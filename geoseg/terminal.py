@@ -49,9 +49,8 @@ def narrate(as_json: bool) -> Iterator[Listener]:
             case "progress" if bar is not None:
                 if "km2" in event:
                     speed = event["km2"] / max(event["seconds"], 0.01)
-                    bar.set_postfix_str(
-                        f"{speed:.3g} km²/s, {event['failed']} failed", refresh=False
-                    )
+                    said = f"{speed:.3g} km²/s, {event['failed']} failed"
+                    bar.set_postfix_str(said, refresh=False)
                 bar.update(event["done"] - bar.n)
 
     try:

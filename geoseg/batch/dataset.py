@@ -94,7 +94,7 @@ class _Layout:
 def _parts(ledger: Ledger, folder: Path) -> Iterator[tuple[str, pq.ParquetFile]]:
     """The scenes that gave polygons, with their files."""
     for entry in ledger.entries("done"):
-        if entry.outcome is not None and sum(entry.outcome.polygons.values()):
+        if entry.outcome is not None and entry.outcome.total:
             for output in entry.outcome.outputs:
                 if output.role == "polygons":
                     with pq.ParquetFile(folder / output.path) as file:
@@ -204,4 +204,4 @@ def _codes(bounds: NDArray[np.float64], crs: CRS | None, layout: _Layout) -> NDA
         x, y = Transformer.from_crs(crs, layout.target, always_xy=True).transform(x, y)
     points = gpd.GeoSeries(gpd.points_from_xy(x, y))
     codes = points.hilbert_distance(tuple(layout.bounds), level=_BITS)
-    return codes.to_numpy().astype(np.int64)
+    return np.asarray(codes, np.int64)

@@ -143,7 +143,7 @@ class Ledger:
                 "km2 = ?, worker = ?, outcome = ? WHERE id = ?",
                 (
                     *(outcome.state, outcome.error, outcome.seconds, outcome.tiles),
-                    *(sum(outcome.polygons.values()), outcome.km2, outcome.worker),
+                    *(outcome.total, outcome.km2, outcome.worker),
                     *(_text(outcome.as_dict()), name),
                 ),
             )

@@ -101,7 +101,7 @@ def work_of(
     """What the workers do; a GeosegError where it makes no sense, whatever the scenes are."""
     loaded = model if isinstance(model, Loaded) else Loaded(model)
     given = options.model_dump(exclude_unset=True)
-    rasters = {role: Path("some.tif") for role in own.roles if role != "polygons"}
+    rasters: dict[str, Path] = {role: Path("some.tif") for role in own.roles if role != "polygons"}
     PredictOptions.of({**given, **rasters}).must_suit(loaded.spec(options))
     if options.crs is not None:
         flat_crs(options.crs)

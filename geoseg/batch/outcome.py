@@ -56,6 +56,11 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def total(self) -> int:
+        """Number of polygons."""
+        return sum(self.polygons.values())
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the ledger's JSON."""
         return asdict(self)
@@ -86,7 +91,7 @@ class Entry:
             "attempts": self.attempts,
             "seconds": round(last.seconds, 3),
             "tiles": last.tiles,
-            "polygons": sum(last.polygons.values()),
+            "polygons": last.total,
             "worker": last.worker,
             "error": last.error,
             "source": self.item.source,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from heapq import nlargest
@@ -70,17 +70,19 @@ def _listed(ledger: Ledger, state: Any) -> list[dict[str, Any]]:
 def _classes(ledger: Ledger) -> list[tuple[str, int, float]]:
     """Name, polygons and km2 of each class."""
     polygons: Counter[str] = Counter()
-    area: Counter[str] = Counter()
+    area: defaultdict[str, float] = defaultdict(float)
     for entry in ledger.entries("done"):
         if entry.outcome is not None:
             polygons.update(entry.outcome.polygons)
-            area.update(entry.outcome.area_m2)  # type: ignore[arg-type]  # floats add up as well
+            for name, m2 in entry.outcome.area_m2.items():
+                area[name] += m2
     return [(name, count, area[name] / 1e6) for name, count in polygons.most_common()]
 
 
 def _map(ledger: Ledger) -> dict[str, Any] | None:
     """Outlines of the footprints as SVG paths, in equirectangular pixels; None without any."""
-    rings, names, states = [], [], []
+    rings: list[Any] = []
+    names, states = [], []
     for entry in ledger.entries():
         footprint = (entry.outcome and entry.outcome.footprint) or entry.item.footprint
         if footprint is None or len(rings) >= MOST_SHAPES:
@@ -98,12 +100,11 @@ def _map(ledger: Ledger) -> dict[str, Any] | None:
     scale = min(WIDTH / size[0], HEIGHT / size[1])
     shapes = [
         {
-            "path": "M"
-            + "L".join(f"{x:.1f} {y:.1f}" for x, y in _drawn(r, low, high, squeeze, scale)),
+            "path": _path(ring, low, high, squeeze, scale),
             "name": name,
             "state": state,
         }
-        for r, name, state in zip(rings, names, states, strict=True)
+        for ring, name, state in zip(rings, names, states, strict=True)
     ]
     return {
         "width": round(float(size[0] * scale), 1),
@@ -121,5 +122,7 @@ def _rings(footprint: Mapping[str, Any]) -> list[Any]:
     return [ring[:: max(1, len(ring) // 8)] for ring in rings]
 
 
-def _drawn(ring: Any, low: Any, high: Any, squeeze: float, scale: float) -> Any:
-    return np.stack([(ring[:, 0] - low[0]) * squeeze, high[1] - ring[:, 1]], axis=1) * scale
+def _path(ring: Any, low: Any, high: Any, squeeze: float, scale: float) -> str:
+    """A ring in longitude and latitude, on the map."""
+    x, y = (ring[:, 0] - low[0]) * squeeze * scale, (high[1] - ring[:, 1]) * scale
+    return "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))

@@ -134,7 +134,9 @@ def recover(
 
     sweep: what killed workers have left is removed.
     """
-    ledger.again("running", *(["failed"] if own.retry_failed else []))
+    ledger.again("running")
+    if own.retry_failed:
+        ledger.again("failed")
     lost = [
         entry.item.id
         for entry in ledger.entries("done")
@@ -262,7 +264,7 @@ class Watch:
                 "event": "scene",
                 "id": item.id,
                 "state": outcome.state,
-                "polygons": sum(outcome.polygons.values()),
+                "polygons": outcome.total,
                 "seconds": round(outcome.seconds, 3),
                 "error": outcome.error,
                 "warnings": list(outcome.warnings),

@@ -36,7 +36,7 @@ def listed(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Item]:
     or a vector file with a column of locations (a tile index). Raises DataError where one cannot
     be read, or holds no scene.
     """
-    for source in map(os.fspath, sources):
+    for source in (os.fspath(s) for s in sources):
         empty = True
         for item in _reader(source)(source):
             empty = False
@@ -75,7 +75,7 @@ def _folder(source: str) -> Iterator[Item]:
 def _glob(source: str) -> Iterator[Item]:
     pattern = str(Path(source).expanduser())
     fixed = Path(*_before_magic(pattern))
-    for name in sorted(glob.iglob(pattern, recursive=True)):
+    for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  of any root
         path = Path(name)
         if path.is_file() and path.suffix.lower() not in (".ovr", ".xml", ".aux", ".msk"):
             yield item_of(name, name=str(path.relative_to(fixed)))

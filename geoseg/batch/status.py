@@ -39,5 +39,5 @@ def status(output: str | Path) -> Status:
     path = Path(output).expanduser() / NAME
     with Ledger.open(path, create=False) as ledger:
         counts, totals = ledger.counts(), ledger.totals()
-    states = {state: counts[state] for state in STATES}
+    states: dict[str, int] = {state: counts[state] for state in STATES}
     return Status(path, {"scenes": counts.total(), **states, **totals})

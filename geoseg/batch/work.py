@@ -113,7 +113,7 @@ class Work:
 
     def _asked(self, paths: Mapping[Role, str]) -> dict[str, Any]:
         """Keywords of predict. What lies there is of a run that was killed: it is replaced."""
-        full = {role: Path(self.folder, path) for role, path in paths.items()}
+        full: dict[str, Path] = {role: Path(self.folder, path) for role, path in paths.items()}
         output = full.pop("polygons", None)
         return {**self.options, **full, "output": output, "overwrite": True}
 

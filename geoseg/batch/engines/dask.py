@@ -43,10 +43,12 @@ class Dask:
         return link
 
     def map(self, function: Function, items: Iterable[Item]) -> Iterator[tuple[Item, Outcome]]:
-        from distributed import as_completed
+        import distributed
 
-        rest, running = iter(items), {}
-        ended = as_completed()
+        rest = iter(items)
+        running: dict[str, Item] = {}
+        module: Any = distributed  # without types
+        ended = module.as_completed()
         while True:
             while len(running) < AHEAD * self._wanted() and (item := next(rest, None)) is not None:
                 key = f"geoseg-{item.id}-{uuid4().hex[:8]}"
@@ -93,12 +95,14 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
     if find_spec("distributed") is None:
         raise MissingDependencyError("distributed", "dask")
     import dask
-    from distributed import Client, LocalCluster
+    import distributed
+
+    module: Any = distributed  # without types
 
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": TRIES - 1}))
         if scheduler is None:
-            cluster = LocalCluster(
+            cluster = module.LocalCluster(
                 n_workers=workers or max(1, (os.cpu_count() or 1) // 4),
                 threads_per_worker=1,
                 memory_limit=0,  # a scene's memory does not grow, and is not the cluster's to guess
@@ -108,7 +112,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
             stack.enter_context(cluster)
         address = scheduler or cluster.scheduler_address
         try:
-            client = stack.enter_context(Client(address, timeout=PATIENCE))
+            client = stack.enter_context(module.Client(address, timeout=PATIENCE))
             client.wait_for_workers(1, timeout=PATIENCE)
         except (OSError, ValueError, TimeoutError) as e:
             raise GeosegError(
