@@ -67,7 +67,7 @@ def survey(
     seconds = _seconds_per_tile(network, (len(spec.bands), *tiles.tile_shape))
     owned = sum(tile.write.pixels for tile in tiles.tiles)
     return Survey(
-        scene=str(source),
+        scene=scene.source,
         model=spec.id,
         device=network.description,
         gsd=spec.gsd,
