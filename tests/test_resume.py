@@ -13,9 +13,9 @@ import pytest
 from planted import plant_place, recipe
 
 from geoseg.errors import DataError, OutputError
+from geoseg.sinks.alone import alone
 from geoseg.train import checkpoint, learner, loop, pixels
 from geoseg.train import run as training
-from geoseg.sinks.alone import alone
 from geoseg.train.config import TrainConfig
 from geoseg.train.run import run
 
