@@ -89,10 +89,10 @@ def predict(
         network = loaded.network(opts)
         order = {tile.index: i for i, tile in enumerate(tiles.tiles, start=1)}
         progress = Progress(
-            listener, order, scene=str(source), model=spec.id, device=network.description
+            listener, order, scene=scene.source, model=spec.id, device=network.description
         )
         mosaic = new_mosaic(tiles, spec, opts, aoi)
-        metadata = _metadata(source, loaded.bundles, network.description, opts)
+        metadata = _metadata(scene.source, loaded.bundles, network.description, opts)
         with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
             predictions = runtime.run(network, ahead(chips(scene, tiles)), contract.scaling)
             with closing(ahead(predictions)) as stream:
@@ -209,13 +209,13 @@ def find_models(model: Model) -> list[Path]:
 
 
 def _metadata(
-    source: str | Path, bundles: list[Bundle], device: str, options: PredictOptions
+    source: str, bundles: list[Bundle], device: str, options: PredictOptions
 ) -> dict[str, str]:
     """What is written into the outputs, so that a file tells how it was made."""
     return {
         "geoseg:version": geoseg.__version__,
         "geoseg:model": ", ".join(b.spec.id for b in bundles),
-        "geoseg:scene": str(source),
+        "geoseg:scene": source,
         "geoseg:device": device,
         "geoseg:options": json.dumps(options.model_dump(mode="json"), sort_keys=True),
     }

@@ -68,7 +68,7 @@ def survey(
     network = load_network(bundles, opts)
     seconds = seconds_per_tile(network, (len(spec.bands), *tiles.tile_shape))
     return Survey(
-        scene=str(source),
+        scene=scene.source,
         model=spec.id,
         device=network.description,
         gsd=spec.gsd,

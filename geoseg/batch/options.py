@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from geoseg.batch.outcome import Role
+from geoseg.batch.stac import Search
 from geoseg.batch.work import Work
 from geoseg.config import Strict, check
 from geoseg.errors import AoiError, ConfigError, UsageError
@@ -83,16 +84,24 @@ class BatchOptions(Strict):
         return f".{self.format or ('parquet' if self.dataset else 'gpkg')}"
 
 
-def sorted_options(values: Mapping[str, Any]) -> tuple[BatchOptions, PredictOptions]:
-    """The keywords of `batch`: its own, and those of predict. A wrong one is a ConfigError."""
+def sorted_options(values: Mapping[str, Any]) -> tuple[BatchOptions, PredictOptions, Search]:
+    """The keywords of `batch`: its own, those of predict, and what is wanted of a STAC source.
+
+    A wrong one is a ConfigError.
+    """
     own = {k: v for k, v in values.items() if k in BatchOptions.model_fields}
-    rest = {k: v for k, v in values.items() if k not in own}
+    search = {k: v for k, v in values.items() if k in Search.model_fields}
+    rest = {k: v for k, v in values.items() if k not in own and k not in search}
     if unknown := set(rest) - set(PredictOptions.model_fields):
-        every = [*BatchOptions.model_fields, *PredictOptions.model_fields]
+        every = [*BatchOptions.model_fields, *Search.model_fields, *PredictOptions.model_fields]
         raise ConfigError(
             f"batch: unknown key {min(unknown)!r}; valid keys: {', '.join(dict.fromkeys(every))}"
         )
-    return check(own, BatchOptions, source="batch"), PredictOptions.of(rest)
+    return (
+        check(own, BatchOptions, source="batch"),
+        PredictOptions.of(rest),
+        check(search, Search, source="batch"),
+    )
 
 
 def work_of(
@@ -119,7 +128,7 @@ def work_of(
     )
 
 
-def config_of(work: Work, options: PredictOptions) -> dict[str, Any]:
+def config_of(work: Work, options: PredictOptions, search: Search) -> dict[str, Any]:
     """All that decides what comes out of a scene, as plain values: runs that differ do not mix."""
     config = options.model_dump(mode="json", exclude=_NEUTRAL)
     if options.aoi is not None:
@@ -127,6 +136,7 @@ def config_of(work: Work, options: PredictOptions) -> dict[str, Any]:
     return {
         "model": list(work.checksums),
         **config,
+        "assets": list(search.assets),
         "outputs": list(work.roles),
         "format": work.suffix,
     }

@@ -60,16 +60,16 @@ def plan(
     **options: Any,
 ) -> BatchPlan:
     """What `batch` with the same arguments would do; nothing is written."""
-    own, predicting = sorted_options(options)
+    own, predicting, search = sorted_options(options)
     folder = Path(output or ".").expanduser()
     loaded = model if isinstance(model, Loaded) else Loaded(model)
     work = work_of(loaded, folder, own, predicting)
-    items = peeked(sources)
+    items = peeked(sources, loaded.spec(predicting).bands, search)
     with Ledger.open(None) as ledger:
         if (folder / NAME).exists() and not own.overwrite:
             with Ledger.open(folder / NAME, create=False) as existing:
                 existing.copy_to(ledger)
-        settle(ledger, folder, config_of(work, predicting))
+        settle(ledger, folder, config_of(work, predicting, search))
         ledger.enroll(items or ())
         recover(ledger, folder, own, listener, sweep=False)
         counts = ledger.counts()

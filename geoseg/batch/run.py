@@ -32,12 +32,14 @@ from geoseg.batch.options import (
 from geoseg.batch.outcome import Outcome
 from geoseg.batch.page import write_page
 from geoseg.batch.sources import listed
+from geoseg.batch.stac import Search
 from geoseg.batch.work import FOLDERS, Work
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
 from geoseg.predict import Loaded, Model
 from geoseg.sinks.alone import alone
 from geoseg.sinks.atomic import PREFIX
+from geoseg.spec import Band
 
 Source = str | os.PathLike[str]
 REPORT = "report.html"
@@ -80,19 +82,19 @@ def batch(
 ) -> BatchResult:
     """Predict all scenes of `sources` that are not done yet, into the folder `output`.
 
-    sources: see geoseg.batch.sources; none goes on with those that the folder's ledger knows.
-    options: the fields of geoseg.batch.options.BatchOptions, and of PredictOptions. A scene that
-    fails is no error: it is told (event `scene`), and kept in the ledger with its reason. Raises
+    sources: see geoseg.batch.sources.listed; none goes on with those that the folder's ledger knows.
+    options: the fields of geoseg.batch.options.BatchOptions, of geoseg.batch.stac.Search and of
+    geoseg.options.PredictOptions. A scene that fails is no error: it is told (event `scene`), and kept in the ledger with its reason. Raises
     a GeosegError where no scene could be done, or no further one; what is done then stays.
     """
     started = time.perf_counter()
-    own, predicting = sorted_options(options)
+    own, predicting, search = sorted_options(options)
     folder = _folder(output)
     loaded = model if isinstance(model, Loaded) else Loaded(model)
     work = work_of(loaded, folder, own, predicting)
-    items = peeked(sources)
+    items = peeked(sources, loaded.spec(predicting).bands, search)
     with _ledger(folder, items is not None) as ledger:
-        settle(ledger, folder, config_of(work, predicting), overwrite=own.overwrite)
+        settle(ledger, folder, config_of(work, predicting, search), overwrite=own.overwrite)
         ledger.enroll(items or ())
         recover(ledger, folder, own, listener)
         about = {"model": loaded.spec(predicting).id}
@@ -103,12 +105,14 @@ def batch(
     return result
 
 
-def peeked(sources: Source | Iterable[Source]) -> Iterator[Item] | None:
+def peeked(
+    sources: Source | Iterable[Source], bands: Sequence[Band], search: Search
+) -> Iterator[Item] | None:
     """The scenes of the sources, of which the first was found; None where no source is given."""
     several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not several:
         return None
-    items = listed(several)
+    items = listed(several, bands, search)
     first = next(items)  # what cannot be read is told before anything is made
     return chain([first], items)
 

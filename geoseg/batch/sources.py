@@ -9,43 +9,54 @@ from __future__ import annotations
 import csv
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from geoseg.batch.items import Item, safe_name
+from geoseg.batch.stac import Search, is_stac, stac_items
 from geoseg.errors import DataError
 from geoseg.scene.files import is_remote, shown
 from geoseg.sinks.atomic import PREFIX
+from geoseg.spec import Band
 
 RASTERS = frozenset(
     ".tif .tiff .gtiff .cog .vrt .jp2 .j2k .img .png .jpg .jpeg .webp .sid .ecw .nitf .ntf .bil "
     ".bip .bsq .asc .kea".split()
 )
 LISTS = frozenset((".txt", ".lst", ".csv"))
+DOCUMENTS = frozenset((".json", ".geojson", ""))
 INDEXES = frozenset((".gpkg", ".shp", ".geojson", ".fgb", ".parquet", ".gti"))
 LOCATION = ("location", "source", "path", "file", "url", "href")  # columns, the likeliest first
 _NO_TABLE = "name its column of paths or addresses location"
 
 
-def listed(sources: Iterable[str | os.PathLike[str]]) -> Iterator[Item]:
+def listed(
+    sources: Iterable[str | os.PathLike[str]],
+    bands: Sequence[Band] = (),
+    search: Search | None = None,
+) -> Iterator[Item]:
     """The scenes of all sources, one after the other.
 
-    A source is a folder (searched to the bottom), a glob, a raster or its URL, a list (.txt, .csv)
-    or a vector file with a column of locations (a tile index). Raises DataError where one cannot
-    be read, or holds no scene.
+    A source is a folder (searched to the bottom), a glob, a raster or its URL, a list (.txt, .csv),
+    a vector file with a column of locations (a tile index), or STAC: of that `search` says what is
+    wanted, and `bands` which assets the model takes. Raises DataError or SceneError where one
+    cannot be read, or holds no scene.
     """
     for source in (os.fspath(s) for s in sources):
         empty = True
-        for item in _reader(source)(source):
+        reader = _reader(source)
+        items = reader(source) if reader else stac_items(source, bands, search)
+        for item in items:
             empty = False
             yield item
         if empty:
-            raise DataError(f"{shown(source)}: no rasters are in it: give a folder, glob or list")
+            raise DataError(f"{shown(source)}: holds no scenes: give a folder, glob, list or STAC")
 
 
-def _reader(source: str) -> Callable[[str], Iterator[Item]]:
+def _reader(source: str) -> Callable[[str], Iterator[Item]] | None:
+    """What reads a source; None for STAC."""
     path, suffix = Path(source).expanduser(), Path(urlsplit(source).path).suffix.lower()
     if path.is_dir():
         return _folder
@@ -53,9 +64,9 @@ def _reader(source: str) -> Callable[[str], Iterator[Item]]:
         return _glob
     if suffix in LISTS:
         return _csv if suffix == ".csv" else _lines
-    if suffix in INDEXES:
-        return _index
-    return _raster
+    if (suffix in DOCUMENTS or is_remote(source)) and suffix not in RASTERS and is_stac(source):
+        return None
+    return _index if suffix in INDEXES else _raster
 
 
 def _raster(source: str) -> Iterator[Item]:

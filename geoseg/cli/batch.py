@@ -11,6 +11,8 @@ import click
 from geoseg.cli.base import (
     Verbs,
     as_json,
+    bounds,
+    comma,
     emit,
     given,
     joining_options,
@@ -73,6 +75,21 @@ def batch() -> None:
 @click.option(
     "--retry-failed", is_flag=True, default=None, help="Try scenes again that have failed."
 )
+@click.option(
+    "--collection", "collections", multiple=True, metavar="ID", help="Of STAC: of these collections."
+)
+@click.option(
+    "--bbox", metavar="W,S,E,N", callback=bounds, help="Of STAC: that meet this box, in degrees."
+)
+@click.option("--datetime", metavar="T[/T]", help="Of STAC: of this time: 2024-05, 2024-05/..")
+@click.option("--max-cloud", type=float, metavar="PERCENT", help="Of STAC: not cloudier.")
+@click.option("--max-items", type=int, metavar="N", help="Of STAC: no more than so many.")
+@click.option(
+    "--assets",
+    metavar="A,A,...",
+    callback=comma,
+    help="Of STAC: assets for the model's bands, by key, name or colour.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
     "--overwrite", is_flag=True, default=None, help="Forget what was done; do all scenes anew."
@@ -91,7 +108,7 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Predict all scenes of SOURCE (folder, glob, raster, list, tile index) into a folder.
+    """Predict all scenes of SOURCE (folder, glob, raster, list, tile index, STAC) into a folder.
 
     The same command goes on where an earlier one ended. Exit code 3: some scenes failed.
     """
