@@ -99,14 +99,11 @@ def test_items_are_taken_when_there_is_a_worker_for_them(tmp_path: Path, engine:
                 break
 
 
-def test_no_cluster_is_said() -> None:
-    with (
-        pytest.raises(GeosegError, match="no Dask scheduler"),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr("geoseg.batch.engines.dask.PATIENCE", 1)
-        with open_engine("dask", scheduler="tcp://127.0.0.1:9"):
-            pass
+def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoseg.batch.engines.dask.PATIENCE", 1)
+    opened = open_engine("dask", scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(GeosegError, match="no Dask scheduler"):
+        opened.__enter__()
 
 
 def test_an_existing_cluster(
