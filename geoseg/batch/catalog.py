@@ -90,7 +90,7 @@ def _put(
             names.append(name)
     except OSError as e:
         raise write_failure(path, e, temp=hidden / path.name) from e
-    commit.add(hidden, path, overwrite=True, stale=())
+    commit.add(hidden, path, overwrite=True, stale=(), sync=False)
     return names
 
 
