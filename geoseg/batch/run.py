@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg import errors, registry
+from geoseg.batch.catalog import write_catalog
 from geoseg.batch.dataset import write_dataset
 from geoseg.batch.engines import open_engine
 from geoseg.batch.items import Item
@@ -101,6 +102,7 @@ def batch(
         about = {"model": loaded.spec(predicting).id}
         fresh = _predict_waiting(ledger, work, own, listener, about)
         outputs = _finish(ledger, folder, own, fresh, about, listener)
+        write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
         result = _result(ledger, folder, outputs, time.perf_counter() - started)
     listener({"event": "result", **result.as_dict()})
     return result
