@@ -19,6 +19,7 @@ from models import bright_bundle
 from shapely.geometry import box, shape
 
 import geoseg
+from geoseg.batch import plan as plan_module
 from geoseg.batch import work as work_module
 from geoseg.batch.items import Item, safe_name
 from geoseg.batch.ledger import NAME, Ledger
@@ -379,7 +380,7 @@ def test_a_plan_writes_nothing(
     assert plan(archive, done, **same).to_do == 0
     assert plan(archive, done, **same, retry_failed=True).to_do == 5
     assert (done / NAME).read_bytes() == before
-    monkeypatch.setattr("geoseg.batch.plan.LOOKED", 3)
+    monkeypatch.setattr(plan_module, "LOOKED", 3)
     few = plan(f"{archive}/s*.tif", tmp_path / "out", model=model, device="cpu")
     whole = plan(f"{archive}/s00[0-5].tif", tmp_path / "out", model=model, device="cpu")
     assert few.opened <= 3

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ import pytest
 from archive import BROKEN, deadly, features, leftovers, make_archive, states
 from models import bright_bundle
 
+from geoseg.batch.engines import dask as dask_engine
 from geoseg.batch.engines import open_engine
 from geoseg.batch.items import Item
 from geoseg.batch.run import batch
 from geoseg.errors import GeosegError
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of distributed's own
-ROUNDS = int(os.environ.get("GEOSEG_CHAOS_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("GEOSEG_CHAOS_ROUNDS", "2"))
 SEED = int(os.environ.get("GEOSEG_CHAOS_SEED", "0"))
 SCENES = 60
 
@@ -100,7 +101,7 @@ def test_items_are_taken_when_there_is_a_worker_for_them(tmp_path: Path, engine:
 
 
 def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geoseg.batch.engines.dask.PATIENCE", 1)
+    monkeypatch.setattr(dask_engine, "PATIENCE", 1)
     opened = open_engine("dask", scheduler="tcp://127.0.0.1:9")
     with pytest.raises(GeosegError, match="no Dask scheduler"):
         opened.__enter__()
@@ -122,6 +123,63 @@ def test_an_existing_cluster(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals")
+def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
+    archive: Path, options: dict[str, Any], serial: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "scheduler.json"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    with subprocess.Popen(
+        [*dask, "scheduler", "--scheduler-file", str(told), "--port", "0", "--no-dashboard"],
+        **quiet,
+    ) as scheduler:
+        worker = [*dask, "worker", "--scheduler-file", str(told), "--nthreads", "1"]
+        with subprocess.Popen([*worker, "--no-nanny", "--no-dashboard"], **quiet) as process:
+            while not told.exists():
+                assert scheduler.poll() is None
+                time.sleep(0.05)
+            address = json.loads(told.read_text())["address"]
+
+            def kill(event: Mapping[str, Any]) -> None:
+                if event["event"] == "scene" and event["state"] == "done":
+                    scheduler.kill()
+
+            how = {**options, "engine": "dask", "scheduler": address}
+            with pytest.raises(GeosegError, match="scheduler .* is lost.*what is done stays"):
+                batch(archive, tmp_path / "out", listener=kill, **how)
+            process.kill()
+    assert "running" not in states(tmp_path / "out").values()
+    assert "done" in states(tmp_path / "out").values()
+    batch(archive, tmp_path / "out", **options)  # with any other engine
+    assert states(tmp_path / "out") == states(serial)
+    assert features(tmp_path / "out") == features(serial)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
+@pytest.mark.parametrize("engine", ["serial", "processes", "dask"])
+def test_an_interrupt_leaves_nothing_half_done(
+    archive: Path, model: Path, serial: Path, tmp_path: Path, engine: str
+) -> None:
+    """Ctrl-C, which the terminal sends to all processes of the group."""
+    command = the_command(archive, tmp_path / "out", model, engine)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if '"s001"' in line:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        last = json.loads(process.stdout.read().splitlines()[-1])
+        said = process.stderr.read()
+    assert (process.returncode, last["kind"]) == (130, "Interrupted"), (last, said)
+    assert "Traceback" not in said
+    assert not leftovers(tmp_path / "out")
+    assert set(states(tmp_path / "out").values()) == {"done", "failed", "pending"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
 @pytest.mark.parametrize("engine", ["processes", "dask"])
 def test_what_is_killed_at_any_moment_ends_as_if_undisturbed(
     archive: Path, model: Path, serial: Path, tmp_path: Path, engine: str
@@ -129,9 +187,7 @@ def test_what_is_killed_at_any_moment_ends_as_if_undisturbed(
     """In each round first a worker, then all of the run is killed; the last one is left alone."""
     chance = random.Random(f"{SEED} {engine}")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "geoseg", "batch", str(archive), "-o", str(out), "--json"]
-    command += ["-m", str(model), "--runtime", "fake", "--format", "parquet"]
-    command += ["--engine", engine, "--workers", "2"]
+    command = the_command(archive, out, model, engine)
     finished: set[str] = set()
     for number in range(ROUNDS):
         # What was done stays done: the later rounds have something to do as well.
@@ -146,6 +202,12 @@ def test_what_is_killed_at_any_moment_ends_as_if_undisturbed(
     assert states(out) == states(serial)
     assert features(out) == features(serial)
     assert not leftovers(out)
+
+
+def the_command(archive: Path, out: Path, model: Path, engine: str) -> list[str]:
+    command = [sys.executable, "-m", "geoseg", "batch", str(archive), "-o", str(out), "--json"]
+    command += ["-m", str(model), "--runtime", "fake", "--format", "parquet"]
+    return [*command, "--engine", engine, *([] if engine == "serial" else ["--workers", "2"])]
 
 
 def known(out: Path) -> dict[str, str]:

@@ -34,6 +34,7 @@ from geoseg.batch.outcome import Outcome
 from geoseg.batch.page import write_page
 from geoseg.batch.sources import listed
 from geoseg.batch.stac import Search
+from geoseg.batch.watch import Watch
 from geoseg.batch.work import FOLDERS, Work
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
@@ -44,7 +45,6 @@ from geoseg.spec import Band
 
 Source = str | os.PathLike[str]
 REPORT = "report.html"
-EVERY = 0.1  # seconds between two events of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,9 @@ def batch(
         recover(ledger, folder, own, listener)
         about = {"model": loaded.spec(predicting).id}
         fresh = _predict_waiting(ledger, work, own, listener, about)
-        outputs = _finish(ledger, folder, own, fresh, about, listener)
+        outputs = _dataset(ledger, folder, own, fresh, about, listener)
         write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
+        write_page(folder / REPORT, ledger, **about)
         result = _result(ledger, folder, outputs, time.perf_counter() - started)
     listener({"event": "result", **result.as_dict()})
     return result
@@ -154,7 +155,13 @@ def recover(
         few = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         message = f"outputs of {len(lost)} scenes that were done are gone, so they are done anew: "
         listener({"event": "warning", "topic": "output", "message": message + few})
-    for name in ("", *FOLDERS.values()) if sweep else ():
+    if sweep:
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed workers have left: hidden folders, never a file of a name."""
+    for name in ("", *FOLDERS.values()):
         for partial in (folder / name).glob(f"{PREFIX}*.tmp"):
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -165,7 +172,7 @@ def _predict_waiting(
     """Give the scenes that wait to the engine; return how many were done."""
     count, done = ledger.counts()["pending"], 0
     with (
-        _ending(ledger),
+        _ending(ledger, Path(work.folder), own),
         open_engine(own.engine, workers=own.workers, scheduler=own.scheduler) as engine,
     ):
         device = f"{own.engine}, {engine.workers} worker{'s' * (engine.workers != 1)}"
@@ -187,12 +194,14 @@ def _begun(ledger: Ledger) -> Iterator[Item]:
 
 
 @contextmanager
-def _ending(ledger: Ledger) -> Iterator[None]:
+def _ending(ledger: Ledger, folder: Path, own: BatchOptions) -> Iterator[None]:
     """However the run ends, what it began and did not finish waits for the next one."""
     try:
         yield
     finally:
         ledger.again("running")
+        if own.scheduler is None:  # the workers of another's cluster may still be at it
+            _sweep(folder)
 
 
 def shared(work: Work, own: BatchOptions, workers: int) -> Work:
@@ -202,7 +211,7 @@ def shared(work: Work, own: BatchOptions, workers: int) -> Work:
     return work.with_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _finish(
+def _dataset(
     ledger: Ledger,
     folder: Path,
     own: BatchOptions,
@@ -210,7 +219,7 @@ def _finish(
     about: dict[str, str],
     listener: Listener,
 ) -> tuple[str, ...]:
-    """What is made of all scenes together; return the paths of what a user wants to open."""
+    """Write the dataset of all scenes, if asked; return the paths of what a user wants to open."""
     outputs = tuple(
         str(folder / output.path)
         for entry in ledger.entries("done")
@@ -221,7 +230,6 @@ def _finish(
         if fresh or not path.exists():
             write_dataset(path, ledger, folder, metadata=about, listener=listener)
         outputs = (str(path), *(o for o in outputs if not o.endswith(".parquet")))
-    write_page(folder / REPORT, ledger, **about)
     return outputs
 
 
@@ -249,51 +257,6 @@ def _error(outcome: Outcome) -> GeosegError:
         kind = GeosegError
     error: GeosegError = kind(f"{outcome.error} (what is done stays: run the command again)")
     return error
-
-
-class Watch:
-    """Tells a listener how far a batch is: scenes, ground, failures."""
-
-    def __init__(self, listener: Listener, scenes: int, **about: Any) -> None:
-        self._listener, self._scenes = listener, scenes
-        self._done = self._failed = 0
-        self._km2 = 0.0
-        self._started = self._last = time.perf_counter()
-        listener({"event": "start", "scenes": scenes, "tiles": scenes, **about})
-
-    def update(self, item: Item, outcome: Outcome) -> None:
-        """A scene has ended."""
-        self._done += 1
-        self._failed += outcome.state == "failed"
-        self._km2 += outcome.km2
-        self._listener(
-            {
-                "event": "scene",
-                "id": item.id,
-                "state": outcome.state,
-                "polygons": outcome.total,
-                "seconds": round(outcome.seconds, 3),
-                "error": outcome.error,
-                "warnings": list(outcome.warnings),
-            }
-        )
-        now = time.perf_counter()
-        if now - self._last < EVERY and self._done < self._scenes:
-            return
-        self._last = now
-        seconds = now - self._started
-        left = max(0, self._scenes - self._done)
-        self._listener(
-            {
-                "event": "progress",
-                "done": self._done,
-                "tiles": self._scenes,
-                "seconds": round(seconds, 2),
-                "eta": round(seconds / self._done * left, 2),
-                "failed": self._failed,
-                "km2": round(self._km2, 6),
-            }
-        )
 
 
 def _folder(output: Source) -> Path:

@@ -119,6 +119,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
                 threads_per_worker=1,
                 memory_limit=0,  # a scene's memory does not grow, and is not the cluster's to guess
                 dashboard_address=":0" if find_spec("bokeh") else None,
+                preload=["geoseg.batch.engines.preload"],
                 silence_logs=logging.CRITICAL,
             )
             stack.enter_context(cluster)
