@@ -100,11 +100,16 @@ def batch(
         ledger.enroll(items or ())
         recover(ledger, folder, own, listener)
         about = {"model": loaded.spec(predicting).id}
-        fresh = _predict_waiting(ledger, work, own, listener, about)
-        outputs = _dataset(ledger, folder, own, fresh, about, listener)
-        write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
-        write_page(folder / REPORT, ledger, **about)
-        result = _result(ledger, folder, outputs, time.perf_counter() - started)
+        _predict_waiting(ledger, work, own, listener, about)
+        if own.dataset is not None:
+            with _anew(ledger, folder / own.dataset) as path:
+                if path is not None:
+                    write_dataset(path, ledger, folder, metadata=about, listener=listener)
+        with _anew(ledger, folder / REPORT) as path:
+            if path is not None:
+                write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
+                write_page(path, ledger, **about)
+        result = _result(ledger, folder, own, time.perf_counter() - started)
     listener({"event": "result", **result.as_dict()})
     return result
 
@@ -168,9 +173,9 @@ def _sweep(folder: Path) -> None:
 
 def _predict_waiting(
     ledger: Ledger, work: Work, own: BatchOptions, listener: Listener, about: dict[str, str]
-) -> int:
-    """Give the scenes that wait to the engine; return how many were done."""
-    count, done = ledger.counts()["pending"], 0
+) -> None:
+    """Give the scenes that wait to the engine, and keep what becomes of them."""
+    count = ledger.counts()["pending"]
     with (
         _ending(ledger, Path(work.folder), own),
         open_engine(own.engine, workers=own.workers, scheduler=own.scheduler) as engine,
@@ -181,9 +186,7 @@ def _predict_waiting(
             if outcome.state == "stopped":
                 raise _error(outcome)
             ledger.finish(item.id, outcome)
-            done += outcome.state == "done"
             watch.update(item, outcome)
-    return done
 
 
 def _begun(ledger: Ledger) -> Iterator[Item]:
@@ -211,30 +214,26 @@ def shared(work: Work, own: BatchOptions, workers: int) -> Work:
     return work.with_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _dataset(
-    ledger: Ledger,
-    folder: Path,
-    own: BatchOptions,
-    fresh: int,
-    about: dict[str, str],
-    listener: Listener,
-) -> tuple[str, ...]:
-    """Write the dataset of all scenes, if asked; return the paths of what a user wants to open."""
-    outputs = tuple(
+@contextmanager
+def _anew(ledger: Ledger, path: Path) -> Iterator[Path | None]:
+    """`path`, if scenes have ended since it was made, or it is gone; else None."""
+    key, stamp = f"stamp of {path.name}", ledger.stamp()
+    if path.exists() and ledger[key] == stamp:
+        yield None
+        return
+    yield path
+    ledger[key] = stamp
+
+
+def _result(ledger: Ledger, folder: Path, own: BatchOptions, seconds: float) -> BatchResult:
+    counts, totals = ledger.counts(), ledger.totals()
+    dataset = [str(folder / own.dataset)] if own.dataset is not None else []
+    outputs = (
         str(folder / output.path)
         for entry in ledger.entries("done")
         for output in (entry.outcome.outputs if entry.outcome else ())
+        if not (dataset and output.role == "polygons")
     )
-    if own.dataset is not None:
-        path = folder / own.dataset
-        if fresh or not path.exists():
-            write_dataset(path, ledger, folder, metadata=about, listener=listener)
-        outputs = (str(path), *(o for o in outputs if not o.endswith(".parquet")))
-    return outputs
-
-
-def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float) -> BatchResult:
-    counts, totals = ledger.counts(), ledger.totals()
     return BatchResult(
         output=folder,
         scenes=counts.total(),
@@ -245,7 +244,7 @@ def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float
         tiles=int(totals["tiles"]),
         km2=round(totals["km2"], 6),
         seconds=round(seconds, 3),
-        outputs=tuple(outputs),
+        outputs=(*dataset, *outputs),
         report=folder / REPORT,
     )
 
