@@ -83,10 +83,11 @@ def batch(
 ) -> BatchResult:
     """Predict all scenes of `sources` that are not done yet, into the folder `output`.
 
-    sources: see geoseg.batch.sources.listed; none goes on with those that the folder's ledger knows.
-    options: the fields of geoseg.batch.options.BatchOptions, of geoseg.batch.stac.Search and of
-    geoseg.options.PredictOptions. A scene that fails is no error: it is told (event `scene`), and kept in the ledger with its reason. Raises
-    a GeosegError where no scene could be done, or no further one; what is done then stays.
+    sources: see geoseg.batch.sources.listed; with none it goes on with what the folder's ledger
+    knows. options: the fields of geoseg.batch.options.BatchOptions, geoseg.batch.stac.Search and
+    geoseg.options.PredictOptions. A scene that fails is no error: it is told (event `scene`) and
+    kept in the ledger with its reason. Raises a GeosegError where no scene could be done, or no
+    further one; what is done then stays.
     """
     started = time.perf_counter()
     own, predicting, search = sorted_options(options)
