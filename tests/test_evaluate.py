@@ -804,12 +804,18 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
 
 
 def test_compare_from_the_command_line(reports: list[Path]) -> None:
+    from test_events import check as check_event
+
     from geoseg.cli import cli
 
     done = CliRunner().invoke(cli, ["compare", *map(str, reports), "--json"])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["event"] for row in rows] == ["row", "row"]
+    assert [row["event"] for row in rows] == ["row", "row", "result"]
+    assert rows[-1]["reports"] == [row["name"] for row in rows[:-1]]
+    assert rows[-1]["output"] is None
+    for row in rows:
+        check_event(row)
     assert rows[1]["differences"]["iou"]["high"] < 0
 
 
