@@ -64,7 +64,8 @@ def test_closed_streams_do_not_matter(scene: Path, model: Path, tmp_path: Path) 
 def test_json_lines(scene: Path, model: Path, tmp_path: Path) -> None:
     done = geoseg("predict", scene, "-o", tmp_path / "o.fgb", "-m", model, "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert events[0]["event"] in ("start", "info")
+    assert events[0] == {"event": "alive"}
+    assert events[1]["event"] in ("alive", "start", "info")
     assert events[-1]["event"] == "result"
     assert events[-1]["output"] == str(tmp_path / "o.fgb")
     failed = geoseg("predict", "missing.tif", "-o", tmp_path / "p.fgb", "-m", model, "--json")

@@ -56,6 +56,16 @@ def test_events_as_they_come_and_the_result() -> None:
     assert seen == [{"event": "info", "a": "ä"}, result]
 
 
+def test_signs_of_life_are_handed_on_and_are_no_result(tmp_path: Path) -> None:
+    seen: list[dict] = []
+    arguments = ["vectorize", str(SCENE), "-o", str(tmp_path / "no.xyz")]
+    with pytest.raises(EngineError, match="xyz"):
+        REAL.run(arguments, on_event=seen.append)
+    assert seen[0] == {"event": "alive"}
+    with pytest.raises(EngineError, match="code 0 and no result"):
+        child("tell(event='alive')").run(["predict"])
+
+
 def test_a_report_is_a_result_though_it_tells_of_trouble() -> None:
     assert child("tell(trouble=['x']); sys.exit(1)").run(["doctor"]) == {"trouble": ["x"]}
     with pytest.raises(EngineError, match="ended with code 1"):
