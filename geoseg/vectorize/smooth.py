@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -17,8 +17,7 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 FLAT = 1 / 20  # of the tolerance: how far a curve may lie off the straight pieces it is drawn with
-SHARES = np.array([1.0, 0.5, 0.0])  # of the tolerance that a corner gets; one at fault steps on
-TURNS = 6  # after which a cluster that is still at fault stays as it was
+NEAR = 1e-9  # of a triangle: vertices so near are in it
 
 
 def smooth(
@@ -39,8 +38,8 @@ def smooth(
     `groups` (N,) are numbers, in ascending order, of clusters of polygons that may touch; these
     must have the same vertices along the boundary they share, and keep it. Where other than two
     edges meet vertices stay. Without `groups` each polygon is taken by itself. None vanishes, nor
-    does a hole. Corners at which a cluster would overlap itself are rounded by half as much, or
-    not at all; if that does not help, the cluster stays as it was.
+    does a hole, and none comes to overlap another of its cluster: where the triangle that is cut
+    off would hold another vertex, it is made smaller.
     """
     if len(geometries) == 0:
         return geometries
@@ -48,70 +47,110 @@ def smooth(
     group = np.arange(len(geometries)) if groups is None else np.asarray(groups)
     group = np.cumsum(np.diff(group, prepend=group[0]) != 0)[owner]
     own = np.broadcast_to(np.asarray(tolerance, np.float64), len(geometries))[owner]
+    own = np.where(own > 0, own, 0.0)  # NaN, where the map is not defined, is none
     _, points, (rings, polygons) = shapely.to_ragged_array(parts)
     ring_part = np.repeat(np.arange(len(parts)), np.diff(polygons))
     walk, rings, points = shared_vertices(points, rings, group[ring_part])
     most = np.full(len(points), np.inf)
     np.minimum.at(most, walk, own[np.repeat(ring_part, np.diff(rings))])
-    nodes = np.isnan(most)
+    nodes = np.zeros(len(points), np.bool_)
     mark_nodes(walk, rings, nodes)
     most[nodes] = 0.0
-    level = np.zeros(len(points), np.int64)
-    rows = np.arange(len(parts))
-    for _ in range(TURNS):
-        xy, offsets, source = _rounded(points[walk], rings, (most * SHARES[level])[walk])
-        made = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offsets, polygons))
-        fault = _at_fault(made, group, rows)
-        if not fault.any():
-            break
-        of_point = np.repeat(ring_part, np.diff(offsets))
-        rows = np.flatnonzero(np.isin(group, group[of_point[fault]]))
-        vertices = np.unique(walk[source[fault]])
-        level[vertices] = np.minimum(level[vertices] + 1, len(SHARES) - 1)
-    else:
-        made[rows] = parts[rows]
-    return gathered(geometries, made, owner, made != parts)
+    corners = _Corners.around(points[walk], rings)
+    step = np.unique(walk, return_index=True)[1]
+    in_group = group[ring_part[corners.ring[step]]]
+    most = _with_room(points, corners.first[step], corners.last[step], most, in_group)
+    xy, offsets = _rounded(corners, most[walk])
+    made = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offsets, polygons))
+    broken = np.isin(group, group[~shapely.is_valid(made)])  # by rounding errors
+    return gathered(geometries, made, owner, ~broken)
 
 
-def _rounded(corners: Float64, rings: Int64, most: Float64) -> tuple[Float64, Int64, Int64]:
-    """Points (V, 2) of closed rings, (R + 1,) their offsets, and the corners (V,) they come from,
-    of (K, 2) corners around rings that are not closed, rounded by up to `most` (K,).
-
-    To the last bit the same whichever way a ring runs: of its two neighbours the one that lies
-    lower comes first in all arithmetic.
+class _Corners(NamedTuple):
+    """K corners around rings that are not closed. Of its two neighbours the one that lies lower is
+    the first, whichever way the ring runs, so that arithmetic comes to the same, to the last bit.
     """
-    steps = np.arange(len(corners))
-    before, after = steps - 1, steps + 1
-    before[rings[:-1]], after[rings[1:] - 1] = rings[1:] - 1, rings[:-1]
-    first, last = corners[before], corners[after]
-    turned = (first[:, 0] > last[:, 0]) | ((first[:, 0] == last[:, 0]) & (first[:, 1] > last[:, 1]))
-    first, last = np.where(turned[:, None], (last, first), (first, last))
-    start, end = _toward(corners, first, 2 * most), _toward(corners, last, 2 * most)
-    bend = start - 2 * corners + end
-    off = np.sqrt((bend**2).sum(axis=1)) / 4  # a parabola of n pieces lies off / n² from them
+
+    points: Float64  # (K, 2)
+    first: Float64  # (K, 2)
+    last: Float64  # (K, 2)
+    turned: Bool  # (K,) whether the ring comes from the last and goes to the first
+    ring: Int64  # (K,) its number
+
+    @classmethod
+    def around(cls, points: Float64, rings: Int64) -> _Corners:
+        """Those of points (K, 2) around rings with offsets (R + 1,)."""
+        steps = np.arange(len(points))
+        before, after = steps - 1, steps + 1
+        before[rings[:-1]], after[rings[1:] - 1] = rings[1:] - 1, rings[:-1]
+        (x, y), (u, v) = points[before].T, points[after].T
+        turned = (x > u) | ((x == u) & (y > v))
+        first, last = np.where(turned, after, before), np.where(turned, before, after)
+        ring = np.repeat(np.arange(len(rings) - 1), np.diff(rings))
+        return cls(points, points[first], points[last], turned, ring)
+
+
+def _with_room(
+    points: Float64, first: Float64, last: Float64, most: Float64, group: Int64
+) -> Float64:
+    """(n,) how far the outline may move at vertices between first and last neighbours (n, 2): by
+    `most` (n,), or less where the triangle cut off would hold another vertex of the group (n,).
+
+    That is enough: an edge that enters a triangle without ending there leaves it by one of the
+    corner's own edges, which no edge crosses; so all triangles are empty, and apart.
+    """
+    rows = np.flatnonzero(most > 0)
+    start = _toward(points[rows], first[rows], 2 * most[rows]) - points[rows]
+    end = _toward(points[rows], last[rows], 2 * most[rows]) - points[rows]
+    low = points[rows] + np.minimum(0, np.minimum(start, end))
+    high = points[rows] + np.maximum(0, np.maximum(start, end))
+    boxes = shapely.box(*low.T, *high.T)
+    row, vertex = shapely.STRtree(shapely.points(points)).query(boxes)
+    other = (vertex != rows[row]) & (group[vertex] == group[rows[row]])
+    row, vertex = row[other], vertex[other]
+    u, v, way = start[row], end[row], points[vertex] - points[rows[row]]
+    area = _cross(u, v)
+    row, u, v, way, area = (values[area != 0] for values in (row, u, v, way, area))
+    along, across = _cross(way, v) / area, _cross(u, way) / area  # way = along u + across v
+    inside = (np.minimum(along, across) >= -NEAR) & (along + across <= 1 + NEAR)
+    reach = along * np.hypot(*u.T) + across * np.hypot(*v.T)  # of the triangle it lies on
+    most = most.copy()
+    np.minimum.at(most, rows[row[inside]], np.maximum(reach[inside], 0) / 4)  # half of that
+    return most
+
+
+def _cross(u: Float64, v: Float64) -> Float64:
+    """(n,) cross products of (n, 2) vectors."""
+    return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+
+
+def _rounded(corners: _Corners, most: Float64) -> tuple[Float64, Int64]:
+    """Points (V, 2) of closed rings and their offsets (R + 1,): the corners rounded by `most`."""
+    middle = corners.points
+    start = _toward(middle, corners.first, 2 * most)
+    end = _toward(middle, corners.last, 2 * most)
+    off = np.sqrt(((start - 2 * middle + end) ** 2).sum(axis=1)) / 4  # of n pieces: off / n²
     pieces = np.ceil(np.sqrt(np.divide(off, FLAT * most, out=np.zeros_like(off), where=most > 0)))
     pieces = np.where(most > 0, np.maximum(pieces, 1), 0).astype(np.int64)
     pieces += (pieces > 1) & (pieces % 2 == 1)  # a point on top: none moves by more than `most`
-    source = np.repeat(steps, pieces + 1)
-    place = np.arange(len(source)) - (np.cumsum(pieces + 1) - pieces - 1)[source]
-    place = np.where(turned[source], pieces[source] - place, place)
-    t = (place / np.maximum(pieces, 1)[source])[:, None]
-    xy = (1 - t) ** 2 * start[source] + 2 * t * (1 - t) * corners[source] + t**2 * end[source]
-    ring = np.repeat(np.arange(len(rings) - 1), np.diff(rings))[source]
-    return _closed(xy, ring, source)
+    at = np.repeat(np.arange(len(middle)), pieces + 1)
+    place = np.arange(len(at)) - (np.cumsum(pieces + 1) - pieces - 1)[at]
+    place = np.where(corners.turned[at], pieces[at] - place, place)
+    t = (place / np.maximum(pieces, 1)[at])[:, None]
+    xy = (1 - t) ** 2 * start[at] + 2 * t * (1 - t) * middle[at] + t**2 * end[at]
+    return _closed(xy, corners.ring[at])
 
 
-def _closed(xy: Float64, ring: Int64, source: Int64) -> tuple[Float64, Int64, Int64]:
+def _closed(xy: Float64, ring: Int64) -> tuple[Float64, Int64]:
     """Rings of points, without those that repeat the one before, closed; and their offsets."""
     stops = np.cumsum(np.bincount(ring))
     before = np.arange(len(xy)) - 1
     before[np.concatenate(([0], stops[:-1]))] = stops - 1
     new = (xy != xy[before]).any(axis=1)
-    xy, ring, source = xy[new], ring[new], source[new]
+    xy, ring = xy[new], ring[new]
     stops = np.cumsum(np.bincount(ring))
-    starts = np.concatenate(([0], stops[:-1]))
-    xy, source = np.insert(xy, stops, xy[starts], axis=0), np.insert(source, stops, source[starts])
-    return xy, np.concatenate(([0], stops + np.arange(1, len(stops) + 1))), source
+    xy = np.insert(xy, stops, xy[np.concatenate(([0], stops[:-1]))], axis=0)
+    return xy, np.concatenate(([0], stops + np.arange(1, len(stops) + 1)))
 
 
 def _toward(corners: Float64, others: Float64, reach: Float64) -> Float64:
@@ -121,26 +160,3 @@ def _toward(corners: Float64, others: Float64, reach: Float64) -> Float64:
     near = reach < length / 2
     share = np.where(near, reach, 0.0) / length
     return np.where(near[:, None], corners + way * share[:, None], (corners + others) / 2)
-
-
-def _at_fault(made: Shapes, group: Int64, rows: Int64) -> Bool:
-    """(V,) Which points of the (P,) polygons are those of invalid ones, or of edges that overlap
-    others of the group; only the polygons of `rows`, whole groups, are looked at."""
-    points, owner = shapely.get_coordinates(made, return_index=True)
-    fault = np.isin(owner, rows[~shapely.is_valid(made[rows])])
-    sizes = np.bincount(group)
-    look = (sizes > 1) & (np.bincount(group[rows], minlength=len(sizes)) > 0)
-    start = np.cumsum(sizes) - sizes
-    edges = [np.empty(0, object)]
-    for size in np.unique(sizes[look]):
-        some = start[look & (sizes == size)][:, None] + np.arange(size)
-        edges.append(shapely.lib.coverage_invalid_edges(made[some], 0.0).ravel())
-    ends = shapely.get_coordinates(np.concatenate(edges))
-    if len(ends):
-        fault |= np.isin(_as_number(points), _as_number(ends)) & np.isin(owner, rows)
-    return fault
-
-
-def _as_number(points: Float64) -> NDArray[np.complex128]:
-    """(V,) complex numbers of (V, 2) points."""
-    return points[:, 0] + 1j * points[:, 1]
