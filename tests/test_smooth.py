@@ -152,6 +152,8 @@ def test_a_corner_is_a_parabola_however_long_its_edges():
         assert result.exterior.distance(shapely.Point(0, 0)) == pytest.approx(2**0.5)
     (drop,) = smooth(np.array([shapely.box(0, 0, 1, 1)]), 0.3)
     assert drop.area == pytest.approx(5 / 6, rel=0.03)  # Chaikin's corner cutting comes to that
+    (drop,) = smooth(np.array([shapely.box(0, 0, 1, 1)]), 100.0)
+    assert drop.area == pytest.approx(3 / 4)  # of two pieces
     assert len(smooth(np.array([], dtype=object), 1.0)) == 0
     box = np.array([shapely.box(0, 0, 1, 1)])
     assert smooth(box, 0.0)[0].equals(box[0])

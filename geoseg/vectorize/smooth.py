@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import shapely
@@ -16,7 +16,7 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-FLAT = 1 / 20  # of the tolerance: how far a curve may lie off the straight pieces it is drawn with
+FLAT = 1 / 20  # of the tolerance: how far a curve may lie off the pieces it is drawn with
 NEAR = 1e-9  # of a triangle: vertices so near are in it
 
 
@@ -113,10 +113,15 @@ def _with_room(
     row, u, v, way, area = (values[area != 0] for values in (row, u, v, way, area))
     along, across = _cross(way, v) / area, _cross(u, way) / area  # way = along u + across v
     inside = (np.minimum(along, across) >= -NEAR) & (along + across <= 1 + NEAR)
-    reach = along * np.hypot(*u.T) + across * np.hypot(*v.T)  # of the triangle it lies on
+    reach = along * _length(u) + across * _length(v)  # of the triangle it lies on
     most = most.copy()
     np.minimum.at(most, rows[row[inside]], np.maximum(reach[inside], 0) / 4)  # half of that
     return most
+
+
+def _length(vectors: Float64) -> Float64:
+    """(n,) lengths of (n, 2) vectors; the same to the last bit if these point the other way."""
+    return cast(Float64, np.sqrt((vectors**2).sum(axis=1)))
 
 
 def _cross(u: Float64, v: Float64) -> Float64:
@@ -129,9 +134,10 @@ def _rounded(corners: _Corners, most: Float64) -> tuple[Float64, Int64]:
     middle = corners.points
     start = _toward(middle, corners.first, 2 * most)
     end = _toward(middle, corners.last, 2 * most)
-    off = np.sqrt(((start - 2 * middle + end) ** 2).sum(axis=1)) / 4  # of n pieces: off / n²
+    off = _length(start - 2 * middle + end) / 4  # of n pieces: off / n²
     pieces = np.ceil(np.sqrt(np.divide(off, FLAT * most, out=np.zeros_like(off), where=most > 0)))
-    pieces = np.where(most > 0, np.maximum(pieces, 1), 0).astype(np.int64)
+    sharp = off > FLAT * (_length(start - middle) + _length(end - middle))
+    pieces = np.where(most > 0, np.maximum(pieces, 1 + sharp), 0).astype(np.int64)
     pieces += (pieces > 1) & (pieces % 2 == 1)  # a point on top: none moves by more than `most`
     at = np.repeat(np.arange(len(middle)), pieces + 1)
     place = np.arange(len(at)) - (np.cumsum(pieces + 1) - pieces - 1)[at]
@@ -156,7 +162,7 @@ def _closed(xy: Float64, ring: Int64) -> tuple[Float64, Int64]:
 def _toward(corners: Float64, others: Float64, reach: Float64) -> Float64:
     """(K, 2) the points `reach` (K,) away from corners toward others, or else in the middle."""
     way = others - corners
-    length = np.sqrt((way**2).sum(axis=1))
+    length = _length(way)
     near = reach < length / 2
     share = np.where(near, reach, 0.0) / length
     return np.where(near[:, None], corners + way * share[:, None], (corners + others) / 2)
