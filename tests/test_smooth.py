@@ -195,6 +195,21 @@ def test_what_is_valid_no_longer_stays_with_its_cluster(monkeypatch):
     assert (result == shapes).tolist() == [True, True, False]
 
 
+def test_outlines_that_lie_on_each_other_but_for_rounding_errors():
+    """Two edges go the same way from a common point; simplified outlines have such."""
+    corners = [
+        [(9, 4), (9, 5), (10, 4)],
+        [(11, 3), (9, 5), (8, 5), (8, 7), (9, 8), (11, 9), (12, 6), (12, 3)],
+    ]
+    shapes = np.array(
+        [shapely.Polygon([(9 + 1e-6 * x, 48 - 1e-6 * y) for x, y in ring]) for ring in corners]
+    )
+    assert shapely.coverage_is_valid(shapes)
+    result = smooth(shapes, 2e-6, groups=np.zeros(2, np.int64))
+    assert shapely.coverage_is_valid(result)
+    assert (shapely.area(result) < shapely.area(shapes)).all()  # elsewhere corners are rounded
+
+
 def test_regularized_classes_keep_their_corners():
     mask = np.full((60, 80), 2, np.uint8)
     mask[10:30, 10:40] = 1

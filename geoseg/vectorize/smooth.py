@@ -17,7 +17,7 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 FLAT = 1 / 20  # of the tolerance: how far a curve may lie off the pieces it is drawn with
-NEAR = 1e-9  # of a triangle: vertices so near are in it
+NEAR = 1e-6  # of a triangle or edge: vertices so near are in it, or on it
 
 
 def smooth(
@@ -59,6 +59,7 @@ def smooth(
     corners = _Corners.around(points[walk], rings)
     step = np.unique(walk, return_index=True)[1]
     in_group = group[ring_part[corners.ring[step]]]
+    most[_on_edges(points, np.stack((walk, walk[corners.after]), axis=1), in_group)] = 0.0
     most = _with_room(points, corners.first[step], corners.last[step], most, in_group)
     xy, offsets = _rounded(corners, most[walk])
     made = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (offsets, polygons))
@@ -75,6 +76,7 @@ class _Corners(NamedTuple):
     first: Float64  # (K, 2)
     last: Float64  # (K, 2)
     turned: Bool  # (K,) whether the ring comes from the last and goes to the first
+    after: Int64  # (K,) the number of the corner that follows in the ring
     ring: Int64  # (K,) its number
 
     @classmethod
@@ -87,7 +89,7 @@ class _Corners(NamedTuple):
         turned = (x > u) | ((x == u) & (y > v))
         first, last = np.where(turned, after, before), np.where(turned, before, after)
         ring = np.repeat(np.arange(len(rings) - 1), np.diff(rings))
-        return cls(points, points[first], points[last], turned, ring)
+        return cls(points, points[first], points[last], turned, after, ring)
 
 
 def _with_room(
@@ -102,10 +104,8 @@ def _with_room(
     rows = np.flatnonzero(most > 0)
     start = _toward(points[rows], first[rows], 2 * most[rows]) - points[rows]
     end = _toward(points[rows], last[rows], 2 * most[rows]) - points[rows]
-    low = points[rows] + np.minimum(0, np.minimum(start, end))
-    high = points[rows] + np.maximum(0, np.maximum(start, end))
-    boxes = shapely.box(*low.T, *high.T)
-    row, vertex = shapely.STRtree(shapely.points(points)).query(boxes)
+    low, high = np.minimum(np.minimum(start, end), 0), np.maximum(np.maximum(start, end), 0)
+    row, vertex = _inside(points, points[rows] + low, points[rows] + high)
     other = (vertex != rows[row]) & (group[vertex] == group[rows[row]])
     row, vertex = row[other], vertex[other]
     u, v, way = start[row], end[row], points[vertex] - points[rows[row]]
@@ -117,6 +117,27 @@ def _with_room(
     most = most.copy()
     np.minimum.at(most, rows[row[inside]], np.maximum(reach[inside], 0) / 4)  # half of that
     return most
+
+
+def _on_edges(points: Float64, edges: Int64, group: Int64) -> Int64:
+    """Vertices that lie on an edge of their group (E, 2) but for rounding errors, and its ends.
+
+    Simplified outlines have such, by chance valid; a new point on either edge may cross the other.
+    """
+    edges = np.unique(np.sort(edges, axis=1), axis=0)
+    one, other = points[edges[:, 0]], points[edges[:, 1]]
+    edge, vertex = _inside(points, np.minimum(one, other), np.maximum(one, other))
+    apart = (edges[edge] != vertex[:, None]).all(axis=1) & (group[edges[edge, 0]] == group[vertex])
+    edge, vertex = edge[apart], vertex[apart]
+    way, along = points[vertex] - one[edge], other[edge] - one[edge]
+    on = np.abs(_cross(way, along)) <= NEAR * (along**2).sum(axis=1)
+    return np.union1d(vertex[on], edges[edge[on]])
+
+
+def _inside(points: Float64, low: Float64, high: Float64) -> tuple[Int64, Int64]:
+    """Pairs of a box between low and high (B, 2) and a point in it."""
+    box, point = shapely.STRtree(shapely.points(points)).query(shapely.box(*low.T, *high.T))
+    return box, point
 
 
 def _length(vectors: Float64) -> Float64:
