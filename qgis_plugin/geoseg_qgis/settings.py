@@ -1,0 +1,42 @@
+"""What the plugin remembers between sessions, in QGIS's settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from qgis.core import QgsSettings
+
+from .environment import find_engine
+from .runner import Engine
+
+ENGINE = "geoseg/engine"  # path of a Python, of geoseg, or of an environment; "" = find it
+MODELS = "geoseg/models"  # what `geoseg model list` said last, as JSON
+DEFAULT_MODEL = "buildings-v1"
+
+
+def engine() -> Engine:
+    """The engine that the user chose, or the one that is there; else an EngineMissing."""
+    return find_engine(str(QgsSettings().value(ENGINE, "") or ""))
+
+
+def known_models() -> list[dict[str, Any]]:
+    """The records of `geoseg model list` as they were last seen; [] when never."""
+    try:
+        models = json.loads(QgsSettings().value(MODELS, "") or "[]")
+    except ValueError:
+        return []
+    return [m for m in models if isinstance(m, dict) and "name" in m]
+
+
+def remember_models(models: list[dict[str, Any]]) -> None:
+    """Keep them for the next start, and for where the engine must not be asked."""
+    QgsSettings().setValue(MODELS, json.dumps(models))
+
+
+def list_models(of: Engine) -> list[dict[str, Any]]:
+    """Ask the engine for its models, and remember them; takes a second or two."""
+    models: list[dict[str, Any]] = []
+    of.run(["model", "list"], on_event=lambda e: models.append(e) if "event" not in e else None)
+    remember_models(models)
+    return models
