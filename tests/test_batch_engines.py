@@ -232,7 +232,7 @@ def disturbed(command: list[str], chance: random.Random, *, most: int) -> set[st
                 event = json.loads(line)
                 if event["event"] == "scene":
                     told.add(event["id"])
-            if len(told) == first and event["event"] in ("start", "scene"):
+            if len(told) == first and event["event"] != "alive":
                 kill_a_worker(process.pid, chance)
             if len(told) >= first + second:
                 time.sleep(chance.random() * 0.1)

@@ -218,7 +218,7 @@ def _take_over() -> None:
         from geoseg.terminal import claim_stdout, keep_alive
 
         claim_stdout()
-        if click.get_current_context().invoked_subcommand in LONG:
+        if click.get_current_context().invoked_subcommand in LONG and "status" not in sys.argv:
             keep_alive()
     # Without stdin descriptor 0 is free, and soon some file's.
     if os.environ.get("GEOSEG_WATCH_STDIN") and sys.stdin is not None:
