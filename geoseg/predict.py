@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -29,7 +29,7 @@ from geoseg.planning import cost_of, fit_memory
 from geoseg.preflight import Finding, Preflight, open_for, preflight
 from geoseg.reading import ahead, chips
 from geoseg.scene import Scene
-from geoseg.spec import ModelSpec
+from geoseg.spec import ModelSpec, Scaling
 from geoseg.stitch import Mosaic
 
 Model = str | Path | Sequence[str | Path]
@@ -94,7 +94,7 @@ def predict(
         mosaic = new_mosaic(tiles, spec, opts, aoi)
         metadata = _metadata(scene.source, loaded.bundles, network.description, opts)
         with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
-            predictions = runtime.run(network, ahead(chips(scene, tiles)), contract.scaling)
+            predictions = loaded.predictions(scene, tiles, contract.scaling, opts)
             with closing(ahead(predictions)) as stream:
                 for prediction in stream:
                     for finished in mosaic.add(prediction):
@@ -197,6 +197,12 @@ class Loaded:
             self._network = None  # two at once may not fit into memory
             self._network = how, load_network(self.bundles, options)
         return self._network[1]
+
+    def predictions(
+        self, scene: Scene, tiles: Plan, scaling: Scaling, options: PredictOptions
+    ) -> Iterator[runtime.Prediction]:
+        """What the network sees in each tile that has data, in the plan's order."""
+        return runtime.run(self.network(options), ahead(chips(scene, tiles)), scaling)
 
 
 _HOW = ("runtime", "device", "precision", "batch", "threads", "tta")

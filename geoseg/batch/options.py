@@ -35,6 +35,7 @@ class BatchOptions(Strict):
     dataset:       all polygons in one file of that name in the output, too (.parquet, .gpkg, .fgb):
                    sorted by place, with a column that names the scene.
     mask, probabilities: also these rasters of each scene, as COGs.
+    split:         scenes of more tiles than this are done in parts, by several workers.
     retry_failed:  scenes that failed in an earlier run are tried again.
     overwrite:     forget what was done, and do all scenes anew.
     """
@@ -46,6 +47,7 @@ class BatchOptions(Strict):
     dataset: str | None = None
     mask: bool = False
     probabilities: bool = False
+    split: Count | None = None
     retry_failed: bool = False
     overwrite: bool = False
 
@@ -124,6 +126,7 @@ def work_of(
         folder=str(folder.absolute()),
         suffix=own.suffix if "polygons" in own.roles else "",
         roles=own.roles,
+        split=own.split,
         options=given,
     )
 

@@ -33,6 +33,8 @@ from geoseg.batch.options import (
 from geoseg.batch.outcome import Outcome
 from geoseg.batch.page import write_page
 from geoseg.batch.sources import listed
+from geoseg.batch.split import FOLDER as PARTS
+from geoseg.batch.split import Queue
 from geoseg.batch.stac import Search
 from geoseg.batch.watch import Watch
 from geoseg.batch.work import FOLDERS, Work
@@ -166,8 +168,8 @@ def recover(
 
 def _sweep(folder: Path) -> None:
     """Remove what killed workers have left: hidden folders, never a file of a name."""
-    for name in ("", *FOLDERS.values()):
-        for partial in (folder / name).glob(f"{PREFIX}*.tmp"):
+    for name in ("", *FOLDERS.values(), f"{PARTS}/*"):
+        for partial in folder.glob(f"{name or '.'}/{PREFIX}*.tmp"):
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -182,9 +184,12 @@ def _predict_waiting(
     ):
         device = f"{own.engine}, {engine.workers} worker{'s' * (engine.workers != 1)}"
         watch = Watch(listener, count, **about, device=device, dashboard=engine.dashboard)
-        for item, outcome in engine.map(shared(work, own, engine.workers), _begun(ledger)):
+        queue = Queue(_begun(ledger))
+        for item, outcome in engine.map(shared(work, own, engine.workers), queue):
             if outcome.state == "stopped":
                 raise _error(outcome)
+            if not queue.ended(item, outcome):
+                continue
             ledger.finish(item.id, outcome)
             watch.update(item, outcome)
 
@@ -289,4 +294,5 @@ def _forget(ledger: Ledger, folder: Path) -> None:
     for entry in ledger.entries():
         for output in entry.outcome.outputs if entry.outcome else ():
             (folder / output.path).unlink(missing_ok=True)
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
     ledger.clear()

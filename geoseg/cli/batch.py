@@ -56,6 +56,9 @@ def batch() -> None:
     help="One scene after the other, several processes, or a Dask cluster.",
 )
 @click.option("--workers", type=int, metavar="N", help="Scenes that are under way at once.")
+@click.option(
+    "--split", type=int, metavar="TILES", help="Scenes of more tiles are shared by the workers."
+)
 @click.option("--scheduler", metavar="tcp://...", help="An existing Dask cluster.")
 @click.option(
     "--format",
