@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pytest
 import rasterio
 from archive import features, leftovers, make_archive, states
@@ -15,8 +16,11 @@ from shapely.geometry import box
 from geoseg import testing
 from geoseg.batch.run import batch
 from geoseg.batch.split import FOLDER
+from geoseg.bundle import Bundle, Sample
 from geoseg.errors import OutputError
+from geoseg.grid import Tiling
 from geoseg.predict import Loaded
+from geoseg.runtime.fake import fake_instances, planted
 
 SMALL = {"tile": 64, "overlap": 16}
 
@@ -37,8 +41,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(archive: Path, out: Path, model: Path, **options: Any) -> Any:
-    how = {"device": "cpu", "precision": "float32", "threads": 1, "mask": True, **SMALL}
-    return batch(archive, out, model=model, **how, **options)
+    return batch(archive, out, model=model, runtime="fake", mask=True, **SMALL, **options)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,20 @@ def test_parts_of_a_run_that_ended_are_not_seen_again(
     assert first[2] in rows
     one = [f for f in features(whole) if f[0] == "big.gpkg"]
     assert features(tmp_path / "out") == one
+
+
+def test_objects_are_whole_across_parts(tmp_path: Path) -> None:
+    spec = fake_instances(bands=2, classes=2, tiling=Tiling(96, 24, 8), dtype="uint16")
+    picture = np.zeros((1, 2, 64, 64), np.float32)
+    picture[0, 0, 10:20, 10:30] = 1
+    sample = Sample(picture, planted(spec).predict(picture))
+    state = {"none": np.zeros(1, np.float32)}
+    model = Bundle.write(tmp_path / "planted", spec, state, sample, "# planted\n")
+    truth = testing.planted_objects((300, 420), count=90, longest=150, seed=5)
+    bands = np.stack([truth, truth % 2]).astype(np.uint16)
+    scene = testing.write_scene(tmp_path / "scene.tif", bands)
+    how: dict[str, Any] = {"runtime": "fake", "stretch": "none", "tile": 96}
+    for name, split in (("whole", None), ("parts", 5)):
+        batch(scene, tmp_path / name, model=model, split=split, **how)
+    assert len(features(tmp_path / "whole")) > 30
+    assert features(tmp_path / "parts") == features(tmp_path / "whole")

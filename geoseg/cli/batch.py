@@ -118,6 +118,7 @@ def run(
     """Predict all scenes of SOURCE (folder, glob, raster, list, tile index, STAC) into a folder.
 
     The same command goes on where an earlier one ended. Exit code 3: some scenes failed.
+    `geoseg batch status OUTPUT` shows what became of each scene.
     """
     from geoseg.batch.config import asked as asked_for
     from geoseg.batch.plan import plan
