@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 # What QGIS sets for its own Python, GDAL, PROJ and Qt breaks those of another environment.
@@ -64,6 +64,8 @@ class Engine:
     """A geoseg in an environment of its own."""
 
     command: tuple[str, ...]
+    # Further variables of its environment; a proxy among them may have a password.
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def run(
         self,
@@ -77,8 +79,9 @@ class Engine:
         A result may tell of parts that failed ("failed", of a batch): that is for the caller.
         """
         command = [*self.command, *map(str, arguments), "--json"]
+        env = {**clean_environment(), **self.variables}
         with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would fill
-            with Child(command, clean_environment(), stderr=errors) as child:
+            with Child(command, env, stderr=errors) as child:
                 outcome = _follow(child, on_event, is_canceled)
                 code = child.returncode
             # A run of which parts failed ends with 3, a report of troubles with 1.
