@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404 - only for STDOUT; Child starts it
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ import json
 import os
 import queue
 import signal
-import subprocess
+import subprocess  # nosec B404 - to run the engine is this module's job
 import tempfile
 import threading
 import time
@@ -151,7 +151,7 @@ class Child:
         if os.name == "nt":
             group = {"creationflags": 0x200 | 0x08000000}
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 - a list, no shell
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -251,7 +251,10 @@ class Child:
             self._close_stdin()  # the engine takes it as SIGTERM, which Windows has not
         elif self._process.poll() is None:
             kill = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
-            subprocess.run(kill, capture_output=True, creationflags=0x08000000, check=False)
+            flags = 0x08000000  # no console window
+            subprocess.run(  # nosec B603 - a list, no shell
+                kill, capture_output=True, creationflags=flags, check=False
+            )
 
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:
