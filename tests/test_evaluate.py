@@ -154,6 +154,22 @@ def test_outside_of_the_area_nothing_counts(tmp_path: Path, truth: Path) -> None
     assert report["scenes"][0]["pixels"] == pytest.approx(100 * 200, abs=400)
 
 
+def test_outside_of_the_bounds_nothing_counts(
+    tmp_path: Path, scene: Path, truth: Path, model: Path
+) -> None:
+    part = ground(100, 0, 100, 200)
+    area = vectors(tmp_path / "aoi.gpkg", [part])
+    prediction = raster(tmp_path / "mask.tif", squares(skip=2))
+    for subject in ({"subject": prediction}, {"subject": scene, "model": model}):
+        by_file = run(truth=truth, aoi=area, **subject).report
+        by_box = run(truth=truth, bounds=part.bounds, **subject).report
+        assert by_box["measures"] == by_file["measures"]
+        assert by_box["objects"] == by_file["objects"]
+        assert by_box["options"]["bounds"] == list(part.bounds)
+        with pytest.raises(DataError, match="bounds: lies outside of the scene"):
+            run(truth=truth, bounds=(0, 0, 9, 9), **subject)
+
+
 def test_truth_on_another_grid_and_with_gaps(tmp_path: Path) -> None:
     prediction = raster(tmp_path / "mask.tif", squares())
     fine = np.kron(squares(), np.ones((2, 2), np.uint8))
