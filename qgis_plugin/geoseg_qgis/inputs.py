@@ -16,8 +16,6 @@ from qgis.core import (
 
 from .i18n import tr
 
-REMOTE = re.compile(r"/vsi|[a-z0-9]+://", re.IGNORECASE)
-
 
 def raster_source(layer: QgsRasterLayer) -> str:
     """What GDAL calls this layer: a file, URL, /vsi path or subdataset.
@@ -38,22 +36,19 @@ def raster_source(layer: QgsRasterLayer) -> str:
     return source
 
 
-def raster_file(layer: QgsRasterLayer, folder: str | Path) -> str:
-    """A local file of this layer, for verbs that take nothing else: a VRT in `folder`, if need be.
+def raster_file(source: str, name: str, folder: str | Path) -> str:
+    """A local file of this source, for verbs that take nothing else.
 
-    That is so for URLs and subdatasets.
+    Of URLs and subdatasets it is a VRT in `folder`, named after the layer.
     """
-    source = raster_source(layer)
     if Path(source).is_file():
         return source
-    path = Path(folder) / (re.sub(r"[^\w.-]+", "_", layer.name()).strip("._") + ".vrt")
+    path = Path(folder) / (re.sub(r"[^\w-]+", "_", name).strip("_") + ".vrt")
     dataset = gdal.Open(source)
     copy = gdal.Translate(str(path), dataset, format="VRT") if dataset else None
     if copy is None:
         text = tr("{layer} cannot be opened by GDAL: {error}")
-        raise QgsProcessingException(
-            text.format(layer=layer.name(), error=gdal.GetLastErrorMsg() or source)
-        )
+        raise QgsProcessingException(text.format(layer=name, error=gdal.GetLastErrorMsg()))
     del copy  # writes it
     return str(path)
 

@@ -1,18 +1,20 @@
-"""What came out of a run, as QGIS shows it: style and metadata of the layers."""
+"""What came out of a run, as QGIS shows it: each layer gets its style once it is loaded."""
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
-from qgis.core import (
-    QgsProcessingContext,
-    QgsProcessingLayerPostProcessorInterface,
-    QgsVectorLayer,
-)
+from qgis.core import QgsProcessingContext, QgsProcessingLayerPostProcessorInterface
 
 from . import settings
 from .i18n import tr
+
+# name of an output -> the function of style.py
+STYLES = {
+    "OUTPUT": "style_result",
+    "MASK": "style_mask",
+    "PROBABILITIES": "style_probabilities",
+}
 
 
 def model_record(name: str) -> dict[str, Any] | None:
@@ -21,63 +23,36 @@ def model_record(name: str) -> dict[str, Any] | None:
     return next((m for m in known if name in (m["name"], m.get("path"))), None)
 
 
+def style_later(
+    context: QgsProcessingContext, outputs: dict[str, str], result: dict[str, Any], model: str = ""
+) -> None:
+    """Style those layers of a run that are going to be loaded, when they are."""
+    for name, destination in outputs.items():
+        if name in STYLES and context.willLoadLayerOnCompletion(destination):
+            details = context.layerToLoadOnCompletionDetails(destination)
+            details.setPostProcessor(Finish.kept(STYLES[name], result, model))
+
+
 class Finish(QgsProcessingLayerPostProcessorInterface):
-    """Styles a layer of polygons when QGIS has loaded it, and writes down where it is from."""
+    """Styles a layer when QGIS has loaded it."""
 
-    _kept: ClassVar[list[Finish]] = []  # QGIS holds only the C++ half
+    _alive: ClassVar[list[Finish]] = []  # QGIS holds only the C++ half
 
-    def __init__(self, result: dict[str, Any], model: str, command: list[str]) -> None:
+    def __init__(self, style: str, result: dict[str, Any], model: str) -> None:
         super().__init__()
-        self.result, self.model, self.command = result, model, command
+        self.style, self.result, self.model = style, result, model
 
     @classmethod
-    def later(
-        cls,
-        context: QgsProcessingContext,
-        destination: str,
-        result: dict[str, Any],
-        model: str,
-        command: list[str],
-    ) -> None:
-        """Do so with the layer of this destination, if it is going to be loaded at all."""
-        if context.willLoadLayerOnCompletion(destination):
-            finish = cls(result, model, command)
-            cls._kept = [*cls._kept[-99:], finish]
-            context.layerToLoadOnCompletionDetails(destination).setPostProcessor(finish)
+    def kept(cls, *about: Any) -> Finish:
+        """A new one that lives until QGIS must have used it."""
+        cls._alive = [*cls._alive[-99:], cls(*about)]
+        return cls._alive[-1]
 
     def postProcessLayer(self, layer, context, feedback) -> None:
-        """Called by QGIS in the main thread; must not fail."""
+        """Called by QGIS in the main thread."""
         try:
-            finish(layer, self.result, self.model, self.command)
-        except Exception as e:  # noqa: BLE001  an error here would end QGIS
+            from . import style
+
+            getattr(style, self.style)(layer, self.result, model_record(self.model))
+        except Exception as e:  # noqa: BLE001  an error would end QGIS
             feedback.pushWarning(tr("The layer could not be styled: {error}").format(error=e))
-
-
-def finish(
-    layer: QgsVectorLayer, result: dict[str, Any], model: str = "", command: list[str] | None = None
-) -> None:
-    """Style and metadata of a layer that a run has made."""
-    describe(layer, result, command or [])
-    try:
-        from .style import style_result
-    except ImportError:
-        return
-    if isinstance(layer, QgsVectorLayer):
-        style_result(layer, result, model_record(model))
-
-
-def describe(layer: QgsVectorLayer, result: dict[str, Any], command: list[str]) -> None:
-    """The layer's metadata: what made it of what, and all that the engine said."""
-    about = layer.metadata()
-    about.setType("dataset")
-    about.setTitle(layer.name())
-    about.setCrs(layer.crs())
-    if result.get("model"):
-        text = tr("Made by geoseg with the model {model} on {device}.")
-        about.setAbstract(text.format(model=result["model"], device=result.get("device", "?")))
-    else:
-        about.setAbstract(tr("Made by geoseg."))
-    findings = [str(f.get("message")) for f in result.get("findings") or () if isinstance(f, dict)]
-    said = json.dumps({k: v for k, v in result.items() if k != "findings"}, ensure_ascii=False)
-    about.setHistory([*filter(None, ["geoseg " + " ".join(command)]), *findings, said])
-    layer.setMetadata(about)

@@ -16,7 +16,7 @@ from qgis.core import (
 
 from ..i18n import tr
 from ..inputs import raster_source, save_features
-from ..results import Finish
+from ..results import style_later
 from .base import (
     POLYGON,
     EngineAlgorithm,
@@ -106,7 +106,7 @@ class Predict(EngineAlgorithm):
             result = self.run_engine([*command, "--overwrite"], feedback)
         if result is None:
             return {}
-        Finish.later(context, outputs["OUTPUT"], result, self._model, command)
+        style_later(context, outputs, result, self._model)
         return {**outputs, "POLYGONS": total(result.get("polygons"))}
 
 
