@@ -54,9 +54,12 @@ def raster_file(source: str, name: str, folder: str | Path) -> str:
 
 
 def save_features(source: QgsProcessingFeatureSource, path: str | Path) -> str:
-    """Write what the user chose (selection, filter, any provider) to a GeoPackage; its path."""
+    """Write what the user chose (selection, filter, any provider) to a .gpkg or .fgb; its path.
+
+    The latter's bytes are the same each time: batch takes it for the same area.
+    """
     options = QgsVectorFileWriter.SaveVectorOptions()
-    options.driverName = "GPKG"
+    options.driverName = "FlatGeobuf" if Path(path).suffix == ".fgb" else "GPKG"
     writer = QgsVectorFileWriter.create(
         str(path),
         source.fields(),
