@@ -29,7 +29,7 @@ from geoseg.data.labels import read_vector
 from geoseg.data.polygons import Finding
 from geoseg.data.sheets import load_places
 from geoseg.data.split import VALIDATE
-from geoseg.errors import ModelError, ConfigError, DataError, OutputError, UsageError
+from geoseg.errors import ConfigError, DataError, ModelError, OutputError, UsageError
 from geoseg.testing import write_scene
 from geoseg.train.config import TrainConfig
 from geoseg.train.recipe import recipe, write_recipe

@@ -92,6 +92,21 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
 
     # Reading.
 
+    def check(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
+        """Raise a QgsProcessingException for what can be known to be wrong before a run."""
+
+    def checkParameterValues(
+        self, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> tuple[bool, str]:
+        """What Processing asks before a run; the message is shown in the dialog."""
+        fine, message = super().checkParameterValues(parameters, context)
+        if fine:
+            try:
+                self.check(parameters, context)
+            except QgsProcessingException as e:
+                return False, str(e)
+        return fine, message
+
     def said(self, parameters: dict[str, Any], context: QgsProcessingContext) -> list[str]:
         """The offered options that were set; what was not is left to the engine and the model."""
         words = []
@@ -195,6 +210,10 @@ def teller(feedback: QgsProcessingFeedback) -> Callable[[Event], None]:
             text = tr("{done} of {tiles}, {left} left")
             left = duration(event.get("eta"))
             feedback.setProgressText(text.format(done=done, tiles=tiles, left=left))
+        elif kind == "score" and isinstance(event.get("metrics"), dict):
+            values = (f"{k} {v:.3f}" for k, v in event["metrics"].items() if v is not None)
+            text = tr("Step {step}: {values}")
+            feedback.pushInfo(text.format(step=event.get("step"), values=", ".join(values)))
 
     return tell
 

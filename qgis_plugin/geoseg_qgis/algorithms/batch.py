@@ -94,12 +94,17 @@ class Batch(EngineAlgorithm):
         for name in COUNTS:
             self.addOutput(QgsProcessingOutputNumber(name.upper(), name))
 
-    def prepareAlgorithm(self, parameters, context, feedback) -> bool:
+    def check(self, parameters, context) -> None:
+        if not self._sources(parameters, context):
+            raise QgsProcessingException(tr("Choose images, or a folder of images."))
+
+    def _sources(self, parameters, context) -> list[str]:
         layers = self.parameterAsLayerList(parameters, "LAYERS", context)
         folder = self.parameterAsString(parameters, "FOLDER", context).strip()
-        sources = [raster_source(layer) for layer in layers] + ([folder] if folder else [])
-        if not sources:
-            raise QgsProcessingException(tr("Choose images, or a folder of images."))
+        return [raster_source(layer) for layer in layers] + ([folder] if folder else [])
+
+    def prepareAlgorithm(self, parameters, context, feedback) -> bool:
+        sources = self._sources(parameters, context)
         model = self.parameterAsString(parameters, "MODEL", context)
         self._aoi = self.parameterAsSource(parameters, "AOI", context)
         self._command = ["batch", *sources, *models(model), *self.said(parameters, context)]

@@ -79,6 +79,12 @@ class Predict(EngineAlgorithm):
         )
         self.addOutput(QgsProcessingOutputNumber("POLYGONS", tr("Number of polygons")))
 
+    def check(self, parameters, context) -> None:
+        raster_source(self.raster(parameters, "INPUT", context))
+        extent = self.parameterAsExtent(parameters, "EXTENT", context)
+        if not extent.isNull() and self.parameterAsSource(parameters, "AOI", context) is not None:
+            raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
+
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         layer = self.raster(parameters, "INPUT", context)
         self._source = raster_source(layer)
@@ -86,8 +92,6 @@ class Predict(EngineAlgorithm):
         self._aoi = self.parameterAsSource(parameters, "AOI", context)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, layer.crs())
         self._area = [] if extent.isNull() else [f"--bounds={bounds(extent)}"]
-        if self._area and self._aoi is not None:
-            raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
         self._said = self.said(parameters, context)
         return True
 

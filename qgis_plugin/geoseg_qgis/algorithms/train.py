@@ -79,6 +79,9 @@ class Train(EngineAlgorithm):
         self.addOutput(QgsProcessingOutputString("BUNDLE", tr("Folder of the model")))
         self.addOutput(QgsProcessingOutputNumber("SCORE", tr("Score on the validation blocks")))
 
+    def check(self, parameters, context) -> None:
+        raster_source(self.raster(parameters, "INPUT", context))
+
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         image = self.raster(parameters, "INPUT", context)
         self._image = raster_source(image), image.name()

@@ -80,6 +80,9 @@ class Vectorize(EngineAlgorithm):
         self.add(QgsProcessingParameterVectorDestination("OUTPUT", tr("Polygons"), POLYGON))
         self.addOutput(QgsProcessingOutputNumber("POLYGONS", tr("Number of polygons")))
 
+    def check(self, parameters, context) -> None:
+        raster_source(self.raster(parameters, "INPUT", context))
+
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         layer = self.raster(parameters, "INPUT", context)
         classes = self.parameterAsString(parameters, "CLASSES", context).strip()
