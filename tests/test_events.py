@@ -39,9 +39,9 @@ def check(event: Mapping[str, Any]) -> None:
 
 
 def test_the_table_is_read() -> None:
-    named = "alive start info warning progress row result error"
+    named = "alive start info warning progress score row result error"
     assert set(documented()) == set(named.split())
-    assert documented()["start"] == ({"scene", "tiles"}, {"model", "device"})
+    assert documented()["start"] == ({"tiles"}, {"scene", "recipe", "model", "device"})
     assert all(f"`{topic}`" in DOCUMENT for topic in get_args(Topic))
 
 
