@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from geoseg.config import Strict, check
 from geoseg.errors import UsageError
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 Stretch = Literal["auto", "none"] | tuple[float, float]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+def check_bounds(bounds: Box | None) -> Box | None:
+    """A ValueError where they are no rectangle."""
+    if bounds is not None:
+        left, bottom, right, top = bounds
+        if not (all(map(isfinite, bounds)) and left < right and bottom < top):
+            raise ValueError("left, bottom, right, top are needed, finite and in this order")
+    return bounds
 
 
 class PolygonOptions(Strict):
@@ -73,6 +83,7 @@ class PredictOptions(PolygonOptions):
     """How to read the scene, run the model, stitch, and write; with those of PolygonOptions.
 
     aoi:           vector file; only what lies inside is predicted.
+    bounds:        the same by (left, bottom, right, top), in the scene's CRS.
     bands:         the scene's bands for the model's, by number (from 1), name or colour.
     gsd:           metres per pixel of the scene, where its georeference is missing or wrong.
     nodata:        value that means no data, where the file does not say so.
@@ -97,6 +108,7 @@ class PredictOptions(PolygonOptions):
     """
 
     aoi: Path | None = None
+    bounds: Annotated[Box | None, AfterValidator(check_bounds)] = None
     bands: tuple[int | str, ...] | None = None
     gsd: Annotated[float, Field(gt=0)] | None = None
     nodata: float | None = None
@@ -131,6 +143,17 @@ class PredictOptions(PolygonOptions):
     @classmethod
     def _home(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path is not None else None
+
+    @model_validator(mode="after")
+    def _one_area(self) -> PredictOptions:
+        if self.aoi is not None and self.bounds is not None:
+            raise ValueError("aoi and bounds both say which area: leave one of them out")
+        return self
+
+    @property
+    def area(self) -> Path | Box | None:
+        """What only is predicted, as `Aoi.open` takes it; None for everything."""
+        return self.aoi or self.bounds
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> PredictOptions:

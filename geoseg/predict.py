@@ -82,7 +82,7 @@ def predict(
     started = time.perf_counter()
 
     with open_scene(source, spec, opts) as scene:
-        aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
+        aoi = Aoi.open(opts.area, scene.grid) if opts.area else None
         contract = check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
         network = load_network(bundles, opts)

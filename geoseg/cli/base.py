@@ -82,6 +82,12 @@ def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Vector file, any CRS: only what lies inside is predicted.",
             ),
             click.option(
+                "--bounds",
+                metavar="W,S,E,N",
+                callback=bounds,
+                help="Only what lies inside of these, in the scene's CRS.",
+            ),
+            click.option(
                 "--bands",
                 metavar="B,B,...",
                 callback=comma,

@@ -131,3 +131,5 @@ def compare(reports: tuple[Path, ...], output: Path | None, overwrite: bool, as_
         emit({"event": "row", **row})
     for warning in comparison.warnings:
         emit({"event": "warning", "topic": "compare", "message": warning})
+    about = {"scenes": comparison.scenes, "unlike": comparison.unlike, "output": output}
+    emit({"event": "result", "reports": [row.name for row in comparison.rows], **about})

@@ -1,5 +1,7 @@
 """Processing algorithms: each is a verb of the engine's command line."""
 
+from .evaluate import Evaluate
 from .predict import Predict
+from .vectorize import Vectorize
 
-ALGORITHMS = (Predict,)
+ALGORITHMS = (Predict, Vectorize, Evaluate)
