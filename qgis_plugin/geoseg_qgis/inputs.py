@@ -25,8 +25,8 @@ def raster_source(layer: QgsRasterLayer) -> str:
     if layer.providerType() != "gdal":
         raise QgsProcessingException(
             tr(
-                "{layer} comes from {provider}, not from a file. Choose it in geoseg's dock, which "
-                "renders such layers, or export it to a GeoTIFF first."
+                "{layer} comes from {provider}, not from a file. Export it to a GeoTIFF first; "
+                "“Segment a raster” does so by itself."
             ).format(layer=layer.name(), provider=layer.providerType())
         )
     source = re.split(r"\|(?:option|credential):", str(layer.source()))[0]

@@ -6,6 +6,8 @@ from typing import Any
 
 from qgis.core import (
     QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingMultiStepFeedback,
     QgsProcessingOutputNumber,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
@@ -14,9 +16,12 @@ from qgis.core import (
     QgsProcessingParameterVectorDestination,
 )
 
+from .. import settings
 from ..i18n import tr
 from ..inputs import raster_source, save_features
-from ..results import style_later
+from ..render import Rendering, needs_rendering
+from ..results import model_record, style_later
+from ..runner import EngineError
 from .base import (
     POLYGON,
     EngineAlgorithm,
@@ -49,6 +54,8 @@ class Predict(EngineAlgorithm):
             "Model: a name of the list, or the folder or zip of a model; several, with a semicolon "
             "between, are averaged. Advanced options that are not set are the model's own; some "
             "suit only models of pixels, or of objects, and are refused for others.\n\n"
+            "Map services (WMS, XYZ tiles) are rendered at the model's resolution first; choose an "
+            "extent or polygons for them.\n\n"
             "The engine must be set up once: Raster ▸ geoseg ▸ Engine and models."
         )
 
@@ -80,18 +87,28 @@ class Predict(EngineAlgorithm):
         self.addOutput(QgsProcessingOutputNumber("POLYGONS", tr("Number of polygons")))
 
     def check(self, parameters, context) -> None:
-        raster_source(self.raster(parameters, "INPUT", context))
+        layer = self.raster(parameters, "INPUT", context)
+        if not needs_rendering(layer):
+            raster_source(layer)
         extent = self.parameterAsExtent(parameters, "EXTENT", context)
         if not extent.isNull() and self.parameterAsSource(parameters, "AOI", context) is not None:
             raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
 
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         layer = self.raster(parameters, "INPUT", context)
-        self._source = raster_source(layer)
         self._model = self.parameterAsString(parameters, "MODEL", context)
         self._aoi = self.parameterAsSource(parameters, "AOI", context)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, layer.crs())
         self._area = [] if extent.isNull() else [f"--bounds={bounds(extent)}"]
+        self._rendering = None
+        if needs_rendering(layer):
+            wanted, crs = (layer.extent() if extent.isNull() else extent), layer.crs()
+            if self._aoi is not None:
+                wanted, crs = self._aoi.sourceExtent(), self._aoi.sourceCrs()
+            self._rendering = Rendering(layer, wanted, crs, context.transformContext())
+            self._area = []  # it is all of the rendered file
+        else:
+            self._source = raster_source(layer)
         self._said = self.said(parameters, context)
         return True
 
@@ -102,6 +119,12 @@ class Predict(EngineAlgorithm):
             if (path := self.parameterAsOutputLayer(parameters, name, context))
         }
         with self.working_folder() as folder:
+            if self._rendering is not None:
+                feedback = QgsProcessingMultiStepFeedback(2, feedback)
+                self._source = self._render(f"{folder}/image.tif", feedback)
+                feedback.setCurrentStep(1)
+            if feedback.isCanceled():
+                return {}
             command = ["predict", self._source, *models(self._model), *self._said, *self._area]
             if self._aoi is not None:
                 command += ["--aoi", save_features(self._aoi, f"{folder}/aoi.gpkg")]
@@ -112,6 +135,28 @@ class Predict(EngineAlgorithm):
             return {}
         style_later(context, outputs, result, self._model)
         return {**outputs, "POLYGONS": total(result.get("polygons"))}
+
+    def _render(self, path: str, feedback: QgsProcessingFeedback) -> str:
+        """Make a file of a layer that is none; its path."""
+        gsd = self.model_gsd()
+        warning = self._rendering.coarse(gsd)
+        if warning:
+            feedback.pushWarning(warning)
+        size = self._rendering.size(gsd)
+        text = tr("Rendering {columns} × {rows} pixels of {gsd} m")
+        feedback.pushInfo(text.format(columns=size.columns, rows=size.rows, gsd=f"{gsd:g}"))
+        self._rendering.write(path, gsd, feedback)
+        return path
+
+    def model_gsd(self) -> float:
+        """Metres per pixel that the (first) model expects; asks the engine where need be."""
+        name = self._model.split(";")[0].strip()
+        known = model_record(name)
+        try:
+            contract = known or settings.engine().run(["model", "show", name])["properties"]
+        except EngineError as e:
+            raise QgsProcessingException(str(e)) from e
+        return float(contract["gsd"])
 
 
 def bounds(extent) -> str:
