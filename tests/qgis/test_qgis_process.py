@@ -55,12 +55,12 @@ def test_the_algorithms_are_listed_with_their_help(qgis_process):
 
 def test_the_same_features_as_the_command_line(qgis_process, part, tmp_path):
     ours, theirs = str(tmp_path / "ours.gpkg"), str(tmp_path / "theirs.gpkg")
-    options = ["--regularize=1", "--min-area=20"]
+    options = ["--simplify=0.5", "--min-area=20"]
     command = [*find_engine().command, "predict", part, "--output", ours, *options]
     env = clean_environment()
     del env["GEOSEG_WATCH_STDIN"]
     subprocess.run(command, env=env, check=True)
-    said = ["REGULARIZE=1", "MIN_AREA=20", f"INPUT={part}", f"OUTPUT={theirs}"]
+    said = ["SIMPLIFY=0.5", "MIN_AREA=20", f"INPUT={part}", f"OUTPUT={theirs}"]
     told = json.loads(qgis_process("--json", "run", "geoseg:predict", "--", *said))
     assert told["results"]["POLYGONS"] == len(rows(theirs)) > 5
     assert rows(theirs) == rows(ours)
