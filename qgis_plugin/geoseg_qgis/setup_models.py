@@ -91,7 +91,9 @@ class ModelsPage(QWidget):
 
     def add_model(self) -> None:
         """Have the engine get, check and keep the model."""
-        self._run(tr("Getting and checking the model …"), ["model", "add", self.source.text()])
+        self._run(
+            tr("Getting and checking the model …"), ["model", "pull", self.source.text().strip()]
+        )
 
     def remove(self) -> None:
         """Remove the chosen model; those that came with geoseg stay."""

@@ -27,7 +27,7 @@ match sys.argv[1:-1]:
     case ["model", "list"]:
         print(json.dumps({"name": "m-v1", "source": "package", "gsd": 0.3, "classes": ["roof"]}))
         print(json.dumps({"name": "mine", "source": "user", "classes": [{"name": "tree"}]}))
-    case ["model", "add", source]:
+    case ["model", "pull", source]:
         print(json.dumps({"event": "error", "message": f"{source} is no model"}))
         sys.exit(1)
     case ["model", "remove", name]:

@@ -20,6 +20,11 @@
     </message>
     <message>
       <location filename="../algorithms/base.py" />
+      <source>Step {step}: {values}</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
       <source>{n} s</source>
       <translation>{n} 秒</translation>
     </message>
@@ -45,13 +50,289 @@
     </message>
     <message>
       <location filename="../algorithms/base.py" />
-      <source>Straight outlines with right angles, moved by up to (m)</source>
-      <translation>轮廓规则化（直边、直角），最大偏移（米）</translation>
+      <source>Straight outlines with right angles, moved by up to (m; or class=m,class=m)</source>
+      <translation type="unfinished" />
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Drop polygons smaller than (m²)</source>
       <translation>删除面积小于此值的多边形（平方米）</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Outlines along pixels, or smooth contours</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Regions smaller than this take the class around them (m²)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Fill holes smaller than (m²)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Drop polygons narrower than (m)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>One feature for each class</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>More attributes: compactness, orientation, length, width …</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>CRS of the polygons, if not the image's</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Decision level, or least score of an object, instead of the model's</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Cut objects apart where narrower than (m; or class=m,class=m)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Class that is the line between objects</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Bands of the image for the model's: 4,3,2, or names</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Values that become the model's range: auto, none, or LOW,HIGH</source>
+      <translation>拉伸到模型取值范围的像元值：auto、none 或 最小值,最大值</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Size of the image's pixels (m), if wrong or missing</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Value that means no data</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Edge of the tiles (px)</source>
+      <translation>切片边长（像素）</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>What neighbouring tiles share (px)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>How overlapping tiles are joined</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>How objects that several tiles see become one</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Average over changed copies: hflip,vflip,rot90,scale:0.75</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Device: auto, cpu, cuda, mps</source>
+      <translation>计算设备：auto、cpu、cuda、mps</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Precision</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Tiles that go through at once</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
+      <source>Threads of the processor</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Segment many rasters</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Runs a model over layers, or over all rasters of a folder, and writes polygons for each into one folder; with a dataset also all of them into one file.
+
+An image that cannot be done fails alone, with its reason in the log and in the report. Run again with the same folder and settings, and it goes on: what is done is not done twice.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Images</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Folder of images</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Only inside these polygons</source>
+      <translation>仅处理这些多边形之内</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>All polygons also in one file: all.gpkg</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Try again what failed in an earlier run</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Format of the polygons</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Also the classes as rasters</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Also the probabilities</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Forget what was done, and do all anew</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Folder of the results</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Report</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Choose images, or a folder of images.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>Canceled. What is done stays; run it again with the same folder to go on.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>{done} of {scenes} images done, {failed} failed, {skipped} skipped.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
+      <source>{name}: {polygons} polygons</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Compare polygons with the truth</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Measures how good polygons are: IoU and F1 of pixels, boundaries and objects, each with its 95 % interval, in a report with pictures of the worst places.
+
+Polygons: a result of geoseg, or any layer with a field class (none is needed where the truth has one class only); with a field score there is average precision, too. Image: what they were made of; it says where there is data. Labelled area: outside of it the truth is unknown, and nothing counts. Selected features only are ordinary here.
+
+The folder gets report.html, report.json and places.gpkg: all objects, found, missed or false.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Polygons</source>
+      <translation>多边形</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Truth</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Image</source>
+      <translation>影像</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Labelled area</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Field of the truth with the class</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>By how much boundaries may be off (m)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Leave out polygons smaller than (m²)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Least score of objects that count</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Limits of object sizes (m²): 50,200,1000</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Edge of the blocks for the intervals (m)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Folder of the report</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py" />
+      <source>Found, missed and false objects</source>
+      <translation type="unfinished" />
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -60,13 +341,14 @@
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
-      <source>Finds what the model knows (buildings, land cover, your own classes) in a raster of any size and writes polygons, each with its class, confidence and area. The raster is resampled to the model's resolution; bands or values that do not fit are reported. The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source>
-      <translation>在任意大小的栅格影像中识别模型所认识的地物（建筑物、土地覆盖或您自己的类别），输出多边形要素，每个要素带有类别、置信度和面积。影像会重采样到模型的地面分辨率；波段或像元值不匹配时会给出提示。引擎只需设置一次：栅格 ▸ geoseg ▸ 引擎与模型。</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Image</source>
-      <translation>影像</translation>
+      <source>Finds what the model knows (buildings, land cover, your own classes) in a raster of any size and writes polygons, each with its class, confidence and area. The raster is resampled to the model's resolution; bands or values that do not fit are reported.
+
+Model: a name of the list, or the folder or zip of a model; several, with a semicolon between, are averaged. Advanced options that are not set are the model's own; some suit only models of pixels, or of objects, and are refused for others.
+
+Map services (WMS, XYZ tiles) are rendered at the model's resolution first; choose an extent or polygons for them.
+
+The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source>
+      <translation type="unfinished" />
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -75,48 +357,8 @@
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
-      <source>Only inside these polygons</source>
-      <translation>仅处理这些多边形之内</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Cut objects apart where narrower than (m)</source>
-      <translation>在窄于此宽度处切分对象（米）</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Decision level, instead of the model's</source>
-      <translation>判定阈值（代替模型自带的阈值）</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Bands of the image for the model's: 4,3,2</source>
-      <translation>与模型波段对应的影像波段，如 4,3,2</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Values that become the model's range: auto, none, or LOW,HIGH</source>
-      <translation>拉伸到模型取值范围的像元值：auto、none 或 最小值,最大值</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Size of the image's pixels (m), if it is wrong or missing</source>
-      <translation>影像的地面分辨率（米），缺失或有误时填写</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Edge of the tiles (px)</source>
-      <translation>切片边长（像素）</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Device: auto, cpu, cuda, mps</source>
-      <translation>计算设备：auto、cpu、cuda、mps</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/predict.py" />
-      <source>Polygons</source>
-      <translation>多边形</translation>
+      <source>Pixels of the rasters: the model's, or the image's</source>
+      <translation type="unfinished" />
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -130,13 +372,179 @@
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
+      <source>Number of polygons</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/predict.py" />
       <source>Choose an extent or polygons, not both.</source>
       <translation>范围和多边形只能选择其一。</translation>
     </message>
     <message>
+      <location filename="../algorithms/predict.py" />
+      <source>Rendering {columns} × {rows} pixels of {gsd} m</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Train a model</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Learns from an image and polygons that were drawn on it, and adds the new model to the list. What no polygon covers is background: where not everything was drawn, give the area that was, as polygons.
+
+Start from: a model that knows something alike, as buildings-v1, needs fewer labels and steps. Without one, a network begins with general weights. A thousand steps take minutes on a graphics card and up to an hour on a processor.
+
+The folder gets the labels, the recipe and the run. If it is canceled, or the computer goes off, run it again with the same settings and the same folder: it goes on from its last checkpoint.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Labelled polygons</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Area that was labelled</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Name of the new model, else the layer's</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Field with the class</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Start from this model</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Steps</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Tell objects apart (Mask R-CNN)</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Only these values of the field: house,road</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Size of a pixel to train at (m), else the image's</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Replace a model of that name</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Folder of the training</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Name of the model</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Folder of the model</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Score on the validation blocks</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>There is a model {name} already. Give the new one another name, or choose to replace it.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/train.py" />
+      <source>Canceled. Run it again with the same settings and the folder {folder}: it goes on from its last checkpoint.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Polygons of a raster of classes</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Writes the polygons of a raster of class numbers from any tool, in memory that does not grow with its size: neighbours keep their common edge, also when simplified or made straight.
+
+Names of classes that are not given are taken from the layer's style, if it is paletted, or from the file. Numbers of the background have no polygons. With a raster of probabilities on the same pixels, polygons get a confidence, and contours become smooth.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Raster of classes</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Band</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Names of classes: 1=building,2=road</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Background: none, or numbers: 0,255</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Probabilities on the same pixels</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Decision level of the only class</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>8: pixels of a class that meet at a point are one polygon, too</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../algorithms/vectorize.py" />
+      <source>Size of a pixel (m), where there is no CRS</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
       <location filename="../inputs.py" />
-      <source>{layer} comes from {provider}, not from a file. Choose it in geoseg's dock, which renders such layers, or export it to a GeoTIFF first.</source>
-      <translation>图层 {layer} 来自 {provider}，而不是文件。请在 geoseg 面板中选择它（面板会先渲染此类图层），或先将其导出为 GeoTIFF。</translation>
+      <source>{layer} comes from {provider}, not from a file. Export it to a GeoTIFF first; “Segment a raster” does so by itself.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../inputs.py" />
+      <source>{layer} is only in QGIS's memory. Export it to a GeoTIFF first.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../inputs.py" />
+      <source>{layer} cannot be opened by GDAL: {error}</source>
+      <translation type="unfinished" />
     </message>
     <message>
       <location filename="../plugin.py" />
@@ -147,6 +555,41 @@
       <location filename="../plugin.py" />
       <source>Engine and models …</source>
       <translation>引擎与模型…</translation>
+    </message>
+    <message>
+      <location filename="../render.py" />
+      <source>The extent lies outside {layer}. Choose another extent.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../render.py" />
+      <source>{layer} would be {columns} × {rows} pixels at {gsd} m, too many to ask a server for. Zoom in, draw a smaller extent, or use a model with larger pixels.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../render.py" />
+      <source>The layer's finest pixels are {finest} m; the model expects {gsd} m.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../render.py" />
+      <source>{path} could not be written. Is there space left on the disk?</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../render.py" />
+      <source>{layer} delivered no image for this extent. Check that it is shown on the map there and that the server answers.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../render.py" />
+      <source>The extent cannot be told in {crs}. Choose a smaller one.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../results.py" />
+      <source>The layer could not be styled: {error}</source>
+      <translation type="unfinished" />
     </message>
     <message>
       <location filename="../setup_dialog.py" />
@@ -442,6 +885,26 @@
       <location filename="../setup_models.py" />
       <source>A model's zip</source>
       <translation>模型的 zip 文件</translation>
+    </message>
+    <message>
+      <location filename="../style.py" />
+      <source>classes</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../style.py" />
+      <source>confidence</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../style.py" />
+      <source>Made by geoseg {version} with the model {model}.</source>
+      <translation type="unfinished" />
+    </message>
+    <message>
+      <location filename="../style.py" />
+      <source>Model: {license}</source>
+      <translation type="unfinished" />
     </message>
   </context>
 </TS>
