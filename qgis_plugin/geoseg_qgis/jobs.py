@@ -24,7 +24,8 @@ class Job(QgsTask):
     ended = pyqtSignal()
 
     def __init__(self, title: str, work: Callable[[Job], Any]) -> None:
-        super().__init__(title, QgsTask.Flag.CanCancel)
+        # Who closes QGIS meanwhile is not asked: what is half-made goes, what was there stays.
+        super().__init__(title, QgsTask.Flag.CanCancel | QgsTask.Flag.CancelWithoutPrompt)
         self._work = work
         self.lines: list[str] = []
         self.result: Any = None

@@ -21,7 +21,7 @@
     <message>
       <location filename="../algorithms/base.py" />
       <source>Step {step}: {values}</source>
-      <translation type="unfinished" />
+      <translation>第 {step} 步：{values}</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
@@ -51,7 +51,7 @@
     <message>
       <location filename="../algorithms/base.py" />
       <source>Straight outlines with right angles, moved by up to (m; or class=m,class=m)</source>
-      <translation type="unfinished" />
+      <translation>轮廓规则化（直边、直角），最大偏移（米；或 类别=米,类别=米）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
@@ -61,57 +61,57 @@
     <message>
       <location filename="../algorithms/base.py" />
       <source>Outlines along pixels, or smooth contours</source>
-      <translation type="unfinished" />
+      <translation>轮廓样式：沿像元边界（pixel）或平滑等值线（contour）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Regions smaller than this take the class around them (m²)</source>
-      <translation type="unfinished" />
+      <translation>小于此面积的区域并入周围的类别（平方米）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Fill holes smaller than (m²)</source>
-      <translation type="unfinished" />
+      <translation>填充小于此面积的孔洞（平方米）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Drop polygons narrower than (m)</source>
-      <translation type="unfinished" />
+      <translation>删除窄于此宽度的多边形（米）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>One feature for each class</source>
-      <translation type="unfinished" />
+      <translation>每个类别融合为一个要素</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>More attributes: compactness, orientation, length, width …</source>
-      <translation type="unfinished" />
+      <translation>更多属性：紧凑度、方向、长度、宽度…</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>CRS of the polygons, if not the image's</source>
-      <translation type="unfinished" />
+      <translation>多边形的坐标参考系（默认与影像相同）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Decision level, or least score of an object, instead of the model's</source>
-      <translation type="unfinished" />
+      <translation>判定阈值，或对象的最低得分（代替模型自带的值）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Cut objects apart where narrower than (m; or class=m,class=m)</source>
-      <translation type="unfinished" />
+      <translation>在窄于此宽度处切分对象（米；或 类别=米,类别=米）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Class that is the line between objects</source>
-      <translation type="unfinished" />
+      <translation>表示对象间分界线的类别</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Bands of the image for the model's: 4,3,2, or names</source>
-      <translation type="unfinished" />
+      <translation>与模型波段对应的影像波段：如 4,3,2，或波段名称</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
@@ -121,12 +121,12 @@
     <message>
       <location filename="../algorithms/base.py" />
       <source>Size of the image's pixels (m), if wrong or missing</source>
-      <translation type="unfinished" />
+      <translation>影像的地面分辨率（米），有误或缺失时填写</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Value that means no data</source>
-      <translation type="unfinished" />
+      <translation>表示无数据（NoData）的像元值</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
@@ -136,22 +136,22 @@
     <message>
       <location filename="../algorithms/base.py" />
       <source>What neighbouring tiles share (px)</source>
-      <translation type="unfinished" />
+      <translation>相邻切片的重叠宽度（像素）</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>How overlapping tiles are joined</source>
-      <translation type="unfinished" />
+      <translation>重叠切片的拼接方式</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>How objects that several tiles see become one</source>
-      <translation type="unfinished" />
+      <translation>多个切片中同一对象的合并方式</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Average over changed copies: hflip,vflip,rot90,scale:0.75</source>
-      <translation type="unfinished" />
+      <translation>测试时增强（对变换后的副本取平均）：hflip,vflip,rot90,scale:0.75</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
@@ -161,39 +161,41 @@
     <message>
       <location filename="../algorithms/base.py" />
       <source>Precision</source>
-      <translation type="unfinished" />
+      <translation>计算精度</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Tiles that go through at once</source>
-      <translation type="unfinished" />
+      <translation>每批处理的切片数</translation>
     </message>
     <message>
       <location filename="../algorithms/base.py" />
       <source>Threads of the processor</source>
-      <translation type="unfinished" />
+      <translation>处理器线程数</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Segment many rasters</source>
-      <translation type="unfinished" />
+      <translation>批量分割栅格影像</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Runs a model over layers, or over all rasters of a folder, and writes polygons for each into one folder; with a dataset also all of them into one file.
 
 An image that cannot be done fails alone, with its reason in the log and in the report. Run again with the same folder and settings, and it goes on: what is done is not done twice.</source>
-      <translation type="unfinished" />
+      <translation>对多个图层或某个文件夹中的全部栅格影像运行模型，并把每幅影像的多边形写入同一个文件夹；选择数据集时，还会把全部多边形写入一个文件。
+
+无法处理的影像只会单独失败，原因记录在日志和报告中。使用相同的文件夹和设置再次运行即可继续：已完成的不会重复处理。</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Images</source>
-      <translation type="unfinished" />
+      <translation>影像</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Folder of images</source>
-      <translation type="unfinished" />
+      <translation>影像文件夹</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
@@ -203,67 +205,67 @@ An image that cannot be done fails alone, with its reason in the log and in the 
     <message>
       <location filename="../algorithms/batch.py" />
       <source>All polygons also in one file: all.gpkg</source>
-      <translation type="unfinished" />
+      <translation>同时把全部多边形写入一个文件：all.gpkg</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Try again what failed in an earlier run</source>
-      <translation type="unfinished" />
+      <translation>重试上次运行中失败的影像</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Format of the polygons</source>
-      <translation type="unfinished" />
+      <translation>多边形的文件格式</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Also the classes as rasters</source>
-      <translation type="unfinished" />
+      <translation>同时输出分类栅格</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Also the probabilities</source>
-      <translation type="unfinished" />
+      <translation>同时输出概率栅格</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Forget what was done, and do all anew</source>
-      <translation type="unfinished" />
+      <translation>忽略已完成的结果，全部重新处理</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Folder of the results</source>
-      <translation type="unfinished" />
+      <translation>结果文件夹</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Report</source>
-      <translation type="unfinished" />
+      <translation>报告</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Choose images, or a folder of images.</source>
-      <translation type="unfinished" />
+      <translation>请选择影像，或影像所在的文件夹。</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>Canceled. What is done stays; run it again with the same folder to go on.</source>
-      <translation type="unfinished" />
+      <translation>已取消。已完成的结果会保留；使用相同的文件夹再次运行即可继续。</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>{done} of {scenes} images done, {failed} failed, {skipped} skipped.</source>
-      <translation type="unfinished" />
+      <translation>共 {scenes} 幅影像：完成 {done}，失败 {failed}，跳过 {skipped}。</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
       <source>{name}: {polygons} polygons</source>
-      <translation type="unfinished" />
+      <translation>{name}：{polygons} 个多边形</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Compare polygons with the truth</source>
-      <translation type="unfinished" />
+      <translation>精度评价：多边形与真值对比</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
@@ -272,7 +274,11 @@ An image that cannot be done fails alone, with its reason in the log and in the 
 Polygons: a result of geoseg, or any layer with a field class (none is needed where the truth has one class only); with a field score there is average precision, too. Image: what they were made of; it says where there is data. Labelled area: outside of it the truth is unknown, and nothing counts. Selected features only are ordinary here.
 
 The folder gets report.html, report.json and places.gpkg: all objects, found, missed or false.</source>
-      <translation type="unfinished" />
+      <translation>评价多边形的精度：像元、边界和对象的 IoU 与 F1，各附 95 % 置信区间，并生成带有最差位置图片的报告。
+
+多边形：geoseg 的结果，或任何带 class 字段的图层（真值只有一个类别时不需要）；若有 score 字段，还会计算平均精度。影像：生成这些多边形所用的影像，用来判断哪里有数据。已标注区域：区域之外真值未知，不参与统计。可以只使用选中的要素。
+
+文件夹中会生成 report.html、report.json 和 places.gpkg（全部对象：正确、漏检或误检）。</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
@@ -282,7 +288,7 @@ The folder gets report.html, report.json and places.gpkg: all objects, found, mi
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Truth</source>
-      <translation type="unfinished" />
+      <translation>真值</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
@@ -292,47 +298,47 @@ The folder gets report.html, report.json and places.gpkg: all objects, found, mi
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Labelled area</source>
-      <translation type="unfinished" />
+      <translation>已标注区域</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Field of the truth with the class</source>
-      <translation type="unfinished" />
+      <translation>真值图层的类别字段</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>By how much boundaries may be off (m)</source>
-      <translation type="unfinished" />
+      <translation>边界允许的偏差（米）</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Leave out polygons smaller than (m²)</source>
-      <translation type="unfinished" />
+      <translation>忽略小于此面积的多边形（平方米）</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Least score of objects that count</source>
-      <translation type="unfinished" />
+      <translation>参与统计的对象的最低得分</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Limits of object sizes (m²): 50,200,1000</source>
-      <translation type="unfinished" />
+      <translation>对象大小的分级界限（平方米）：50,200,1000</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Edge of the blocks for the intervals (m)</source>
-      <translation type="unfinished" />
+      <translation>计算置信区间的分块边长（米）</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Folder of the report</source>
-      <translation type="unfinished" />
+      <translation>报告文件夹</translation>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py" />
       <source>Found, missed and false objects</source>
-      <translation type="unfinished" />
+      <translation>正确、漏检和误检的对象</translation>
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -348,7 +354,13 @@ Model: a name of the list, or the folder or zip of a model; several, with a semi
 Map services (WMS, XYZ tiles) are rendered at the model's resolution first; choose an extent or polygons for them.
 
 The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source>
-      <translation type="unfinished" />
+      <translation>在任意大小的栅格影像中识别模型所认识的地物（建筑物、土地覆盖或您自己的类别），输出多边形要素，每个要素带有类别、置信度和面积。影像会重采样到模型的地面分辨率；波段或像元值不匹配时会给出提示。
+
+模型：列表中的名称，或模型的文件夹或 zip 文件；多个模型用分号隔开，结果取平均。未设置的高级选项采用模型自带的值；有些选项只适用于像元模型或对象模型，用于其他模型时会被拒绝。
+
+地图服务（WMS、XYZ 瓦片）会先按模型的地面分辨率渲染；请为其选择范围或多边形。
+
+引擎只需安装一次：栅格 ▸ geoseg ▸ 引擎与模型。</translation>
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -358,7 +370,7 @@ The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source
     <message>
       <location filename="../algorithms/predict.py" />
       <source>Pixels of the rasters: the model's, or the image's</source>
-      <translation type="unfinished" />
+      <translation>输出栅格的像元：与模型一致（model），或与影像一致</translation>
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -373,7 +385,7 @@ The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source
     <message>
       <location filename="../algorithms/predict.py" />
       <source>Number of polygons</source>
-      <translation type="unfinished" />
+      <translation>多边形数量</translation>
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
@@ -383,12 +395,12 @@ The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source
     <message>
       <location filename="../algorithms/predict.py" />
       <source>Rendering {columns} × {rows} pixels of {gsd} m</source>
-      <translation type="unfinished" />
+      <translation>正在渲染 {columns} × {rows} 像素，地面分辨率 {gsd} 米</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Train a model</source>
-      <translation type="unfinished" />
+      <translation>训练模型</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
@@ -397,154 +409,160 @@ The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source
 Start from: a model that knows something alike, as buildings-v1, needs fewer labels and steps. Without one, a network begins with general weights. A thousand steps take minutes on a graphics card and up to an hour on a processor.
 
 The folder gets the labels, the recipe and the run. If it is canceled, or the computer goes off, run it again with the same settings and the same folder: it goes on from its last checkpoint.</source>
-      <translation type="unfinished" />
+      <translation>从一幅影像和在其上勾绘的多边形中学习，并把新模型加入列表。没有被多边形覆盖的地方视为背景：如果没有全部勾绘，请用多边形给出已完整勾绘的区域。
+
+起始模型：选择一个认识相似地物的模型（如 buildings-v1），需要的标注和步数更少；不选则网络从通用权重开始。一千步在显卡上需要几分钟，在处理器上最多约一小时。
+
+文件夹中会保存标签、训练配方和训练过程。如果训练被取消或电脑关机，使用相同的设置和文件夹再次运行，即可从最近的检查点继续。</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Labelled polygons</source>
-      <translation type="unfinished" />
+      <translation>标注多边形</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Area that was labelled</source>
-      <translation type="unfinished" />
+      <translation>已完整标注的区域</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Name of the new model, else the layer's</source>
-      <translation type="unfinished" />
+      <translation>新模型的名称（默认为图层名称）</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Field with the class</source>
-      <translation type="unfinished" />
+      <translation>类别字段</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Start from this model</source>
-      <translation type="unfinished" />
+      <translation>起始模型</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Steps</source>
-      <translation type="unfinished" />
+      <translation>训练步数</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Tell objects apart (Mask R-CNN)</source>
-      <translation type="unfinished" />
+      <translation>区分单个对象（Mask R-CNN）</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Only these values of the field: house,road</source>
-      <translation type="unfinished" />
+      <translation>仅使用字段的这些值：house,road</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Size of a pixel to train at (m), else the image's</source>
-      <translation type="unfinished" />
+      <translation>训练用的地面分辨率（米，默认与影像相同）</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Replace a model of that name</source>
-      <translation type="unfinished" />
+      <translation>替换同名模型</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Folder of the training</source>
-      <translation type="unfinished" />
+      <translation>训练文件夹</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Name of the model</source>
-      <translation type="unfinished" />
+      <translation>模型名称</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Folder of the model</source>
-      <translation type="unfinished" />
+      <translation>模型文件夹</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Score on the validation blocks</source>
-      <translation type="unfinished" />
+      <translation>验证块上的得分</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>There is a model {name} already. Give the new one another name, or choose to replace it.</source>
-      <translation type="unfinished" />
+      <translation>已存在名为 {name} 的模型。请为新模型另取名称，或选择替换。</translation>
     </message>
     <message>
       <location filename="../algorithms/train.py" />
       <source>Canceled. Run it again with the same settings and the folder {folder}: it goes on from its last checkpoint.</source>
-      <translation type="unfinished" />
+      <translation>已取消。使用相同的设置和文件夹 {folder} 再次运行，即可从最近的检查点继续。</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Polygons of a raster of classes</source>
-      <translation type="unfinished" />
+      <translation>分类栅格转多边形</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Writes the polygons of a raster of class numbers from any tool, in memory that does not grow with its size: neighbours keep their common edge, also when simplified or made straight.
 
 Names of classes that are not given are taken from the layer's style, if it is paletted, or from the file. Numbers of the background have no polygons. With a raster of probabilities on the same pixels, polygons get a confidence, and contours become smooth.</source>
-      <translation type="unfinished" />
+      <translation>把任何工具生成的分类栅格（像元值为类别编号）转换为多边形，所用内存不随栅格大小增长：相邻多边形共用边界，简化或规则化之后也是如此。
+
+未给出的类别名称取自图层的样式（唯一值渲染时）或文件本身。背景编号不生成多边形。若提供像元对应的概率栅格，多边形会带有置信度，等值线轮廓也更平滑。</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Raster of classes</source>
-      <translation type="unfinished" />
+      <translation>分类栅格</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Band</source>
-      <translation type="unfinished" />
+      <translation>波段</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Names of classes: 1=building,2=road</source>
-      <translation type="unfinished" />
+      <translation>类别名称：1=building,2=road</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Background: none, or numbers: 0,255</source>
-      <translation type="unfinished" />
+      <translation>背景：none，或编号，如 0,255</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Probabilities on the same pixels</source>
-      <translation type="unfinished" />
+      <translation>像元对应的概率栅格</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Decision level of the only class</source>
-      <translation type="unfinished" />
+      <translation>单一类别的判定阈值</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>8: pixels of a class that meet at a point are one polygon, too</source>
-      <translation type="unfinished" />
+      <translation>8 邻域：仅在角点相接的同类像元也合为一个多边形</translation>
     </message>
     <message>
       <location filename="../algorithms/vectorize.py" />
       <source>Size of a pixel (m), where there is no CRS</source>
-      <translation type="unfinished" />
+      <translation>地面分辨率（米），没有坐标参考系时填写</translation>
     </message>
     <message>
       <location filename="../inputs.py" />
       <source>{layer} comes from {provider}, not from a file. Export it to a GeoTIFF first; “Segment a raster” does so by itself.</source>
-      <translation type="unfinished" />
+      <translation>图层 {layer} 来自 {provider}，而不是文件。请先将其导出为 GeoTIFF；“栅格影像分割”会自动完成这一步。</translation>
     </message>
     <message>
       <location filename="../inputs.py" />
       <source>{layer} is only in QGIS's memory. Export it to a GeoTIFF first.</source>
-      <translation type="unfinished" />
+      <translation>图层 {layer} 仅存在于 QGIS 的内存中。请先将其导出为 GeoTIFF。</translation>
     </message>
     <message>
       <location filename="../inputs.py" />
       <source>{layer} cannot be opened by GDAL: {error}</source>
-      <translation type="unfinished" />
+      <translation>GDAL 无法打开图层 {layer}：{error}</translation>
     </message>
     <message>
       <location filename="../plugin.py" />
@@ -559,37 +577,37 @@ Names of classes that are not given are taken from the layer's style, if it is p
     <message>
       <location filename="../render.py" />
       <source>The extent lies outside {layer}. Choose another extent.</source>
-      <translation type="unfinished" />
+      <translation>所选范围在图层 {layer} 之外。请选择其他范围。</translation>
     </message>
     <message>
       <location filename="../render.py" />
       <source>{layer} would be {columns} × {rows} pixels at {gsd} m, too many to ask a server for. Zoom in, draw a smaller extent, or use a model with larger pixels.</source>
-      <translation type="unfinished" />
+      <translation>图层 {layer} 在地面分辨率 {gsd} 米下将有 {columns} × {rows} 像素，向服务器请求过多。请放大视图、绘制更小的范围，或使用地面分辨率更粗的模型。</translation>
     </message>
     <message>
       <location filename="../render.py" />
       <source>The layer's finest pixels are {finest} m; the model expects {gsd} m.</source>
-      <translation type="unfinished" />
+      <translation>图层最高地面分辨率为 {finest} 米；模型要求 {gsd} 米。</translation>
     </message>
     <message>
       <location filename="../render.py" />
       <source>{path} could not be written. Is there space left on the disk?</source>
-      <translation type="unfinished" />
+      <translation>无法写入 {path}。磁盘还有剩余空间吗？</translation>
     </message>
     <message>
       <location filename="../render.py" />
       <source>{layer} delivered no image for this extent. Check that it is shown on the map there and that the server answers.</source>
-      <translation type="unfinished" />
+      <translation>图层 {layer} 没有返回此范围的影像。请确认地图上该处能显示此图层，并且服务器有响应。</translation>
     </message>
     <message>
       <location filename="../render.py" />
       <source>The extent cannot be told in {crs}. Choose a smaller one.</source>
-      <translation type="unfinished" />
+      <translation>该范围无法用 {crs} 表示。请选择更小的范围。</translation>
     </message>
     <message>
       <location filename="../results.py" />
       <source>The layer could not be styled: {error}</source>
-      <translation type="unfinished" />
+      <translation>无法设置图层样式：{error}</translation>
     </message>
     <message>
       <location filename="../setup_dialog.py" />
@@ -889,22 +907,22 @@ Names of classes that are not given are taken from the layer's style, if it is p
     <message>
       <location filename="../style.py" />
       <source>classes</source>
-      <translation type="unfinished" />
+      <translation>类别</translation>
     </message>
     <message>
       <location filename="../style.py" />
       <source>confidence</source>
-      <translation type="unfinished" />
+      <translation>置信度</translation>
     </message>
     <message>
       <location filename="../style.py" />
       <source>Made by geoseg {version} with the model {model}.</source>
-      <translation type="unfinished" />
+      <translation>由 geoseg {version} 使用模型 {model} 生成。</translation>
     </message>
     <message>
       <location filename="../style.py" />
       <source>Model: {license}</source>
-      <translation type="unfinished" />
+      <translation>模型许可：{license}</translation>
     </message>
   </context>
 </TS>
