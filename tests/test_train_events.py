@@ -1,4 +1,4 @@
-"""A training as other programs follow it: its events, its end when it is stopped, and the next go."""
+"""A training as other programs follow it: its events, its end when stopped, and the next go."""
 
 from __future__ import annotations
 
