@@ -8,7 +8,14 @@ import processing
 import pytest
 from geoseg_qgis import settings
 from osgeo import gdal
-from qgis.core import QgsProcessingException, QgsProject, QgsRasterLayer, QgsVectorLayer
+from qgis.core import (
+    QgsFeature,
+    QgsGeometry,
+    QgsProcessingException,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
 
 
 @pytest.fixture
@@ -24,6 +31,15 @@ def crop(source: str, path: Path, column: int, row: int) -> str:
     return str(path)
 
 
+def area_of(path: str) -> QgsVectorLayer:
+    """Bounds of a raster, as a layer in memory."""
+    layer = QgsVectorLayer("Polygon?crs=EPSG:3857", "area", "memory")
+    feature = QgsFeature()
+    feature.setGeometry(QgsGeometry.fromRect(QgsRasterLayer(path).extent()))
+    layer.dataProvider().addFeatures([feature])
+    return layer
+
+
 def test_layers_and_a_folder_of_which_one_is_broken(scene, part, tmp_path, feedback):
     folder, output = tmp_path / "images of a survey", tmp_path / "ergebnisse 结果"
     folder.mkdir()
@@ -32,14 +48,15 @@ def test_layers_and_a_folder_of_which_one_is_broken(scene, part, tmp_path, feedb
     image = QgsRasterLayer(part, "équipe")
     QgsProject.instance().addMapLayer(image)
     run = {"LAYERS": [image.id()], "FOLDER": str(folder), "DATASET": "all.gpkg"}
-    run.update(SIMPLIFY=0.5, OUTPUT=str(output))
+    run.update(AOI=area_of(scene), SIMPLIFY=0.5, OUTPUT=str(output))
     result = processing.run("geoseg:batch", run, feedback=feedback)
     assert {k: result[k] for k in ("SCENES", "DONE", "FAILED")} == {
         "SCENES": 3,
         "DONE": 2,
         "FAILED": 1,
     }
-    assert QgsVectorLayer(f"{output}/all.gpkg").featureCount() == result["POLYGONS"] > 10
+    assert result["DATASET_FILE"] == f"{output}/all.gpkg"
+    assert QgsVectorLayer(result["DATASET_FILE"]).featureCount() == result["POLYGONS"] > 10
     warnings = [line for line in feedback.lines if line.startswith("warning")]
     assert any("broken" in line and len(line) > 30 for line in warnings)
     assert Path(result["REPORT"]).is_file()
@@ -56,10 +73,10 @@ def test_batch_of_nothing(tmp_path):
         processing.run("geoseg:batch", {"OUTPUT": str(tmp_path / "out")})
 
 
-def test_a_model_of_ones_own(scene, truth, part, tmp_path, models, feedback, canceling):
+def test_a_model_of_ones_own(truth, part, tmp_path, models, feedback, canceling):
     output = tmp_path / "my training"
     run = {
-        "INPUT": scene,
+        "INPUT": part,
         "LABELS": truth,
         "NAME": "roofs",
         "START": "buildings-v1",

@@ -88,7 +88,10 @@ def test_selected_polygons_of_another_crs_in_a_background_task(part, tmp_path, f
     assert extent.buffered(0.5).contains(polygons.extent())
     # QGIS loads the layer, and asks for its style.
     details = context.layerToLoadOnCompletionDetails(results["OUTPUT"])
-    assert details.postProcessor() is not None
+    details.postProcessor().postProcessLayer(polygons, context, feedback)
+    assert "could not be styled" not in feedback.text
+    assert polygons.renderer().type() == "categorizedSymbol"
+    assert "buildings-v1" in polygons.metadata().abstract()
     project.clear()
 
 

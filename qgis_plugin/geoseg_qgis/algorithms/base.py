@@ -67,7 +67,7 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         return self.help()
 
     def shortDescription(self) -> str:
-        return self.help().split(". ")[0] + "."
+        return self.help().split("\n")[0]
 
     def icon(self) -> QIcon:
         return QIcon(str(ICON))

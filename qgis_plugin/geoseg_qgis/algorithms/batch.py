@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from qgis.core import (
@@ -9,6 +10,7 @@ from qgis.core import (
     QgsProcessingException,
     QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
+    QgsProcessingOutputVectorLayer,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
@@ -91,6 +93,7 @@ class Batch(EngineAlgorithm):
         )
         self.add(QgsProcessingParameterFolderDestination("OUTPUT", tr("Folder of the results")))
         self.addOutput(QgsProcessingOutputHtml("REPORT", tr("Report")))
+        self.addOutput(QgsProcessingOutputVectorLayer("DATASET_FILE", tr("All polygons")))
         for name in COUNTS:
             self.addOutput(QgsProcessingOutputNumber(name.upper(), name))
 
@@ -129,6 +132,9 @@ class Batch(EngineAlgorithm):
         text = tr("{done} of {scenes} images done, {failed} failed, {skipped} skipped.")
         feedback.pushInfo(text.format(**counts))
         outputs = {"OUTPUT": output, "REPORT": str(result.get("report") or "")}
+        dataset = self.parameterAsString(parameters, "DATASET", context).strip()
+        if dataset:
+            outputs["DATASET_FILE"] = str(Path(output) / dataset)
         return {**outputs, **{name.upper(): n for name, n in counts.items()}}
 
 
