@@ -235,8 +235,13 @@ class EnginePage(QWidget):
     def _show_lines(self) -> None:
         if self._job is not None:
             for line in self._job.lines[self._shown :]:
-                self.log.appendPlainText(line)
+                self._log(line)
                 self._shown += 1
+
+    def _log(self, line: str) -> None:
+        self.log.appendPlainText(line)
+        bar = self.log.verticalScrollBar()  # a line that is wrapped does not move it
+        bar.setValue(bar.maximum())
 
     def _show_end(self) -> None:
         self._show_lines()
@@ -244,9 +249,9 @@ class EnginePage(QWidget):
         if job is None:
             return
         if job.error:
-            self.log.appendPlainText(job.error)
+            self._log(job.error)
         elif job.isCanceled():
-            self.log.appendPlainText(tr("Canceled; all is as it was before."))
+            self._log(tr("Canceled; all is as it was before."))
         self._take_settings()
         self._enable()
         self.changed.emit()
