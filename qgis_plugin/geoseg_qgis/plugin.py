@@ -47,7 +47,7 @@ class GeosegPlugin:
         """Leave QGIS as it was."""
         for action in self._actions:
             self._iface.removePluginRasterMenu("geoseg", action)
-            self._iface.removeRasterToolBarIcon(action)
+            self._iface.removeToolBarIcon(action)
             action.deleteLater()
         self._actions.clear()
         if self._dock is not None:
@@ -67,7 +67,7 @@ class GeosegPlugin:
         action.triggered.connect(lambda checked=False: slot())
         self._iface.addPluginToRasterMenu("geoseg", action)
         if toolbar:
-            self._iface.addRasterToolBarIcon(action)
+            self._iface.addToolBarIcon(action)  # the raster toolbar is hidden at first
         self._actions.append(action)
 
     def show_dock(self):
