@@ -6,7 +6,7 @@ import json
 from configparser import ConfigParser
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from qgis.core import QgsSettings
 
@@ -46,9 +46,16 @@ def remember_models(models: list[dict[str, Any]]) -> None:
     QgsSettings().setValue(MODELS, json.dumps(models))
 
 
-def list_models(of: Engine) -> list[dict[str, Any]]:
+def list_models(
+    of: Engine, is_canceled: Callable[[], bool] = lambda: False
+) -> list[dict[str, Any]]:
     """Ask the engine for its models, and remember them; takes a second or two."""
     models: list[dict[str, Any]] = []
-    of.run(["model", "list"], on_event=lambda e: models.append(e) if "event" not in e else None)
+
+    def listen(event: dict[str, Any]) -> None:
+        if "event" not in event:
+            models.append(event)
+
+    of.run(["model", "list"], on_event=listen, is_canceled=is_canceled)
     remember_models(models)
     return models

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable, Optional
 
 from qgis.core import Qgis
 from qgis.PyQt.QtCore import QT_VERSION_STR
@@ -18,10 +18,13 @@ from qgis.PyQt.QtWidgets import (
 
 from . import environment, settings
 from .i18n import tr
-from .jobs import Job
 from .runner import Engine, EngineError
 from .setup_engine import EnginePage
 from .setup_models import ModelsPage
+from .tasks import BackgroundTask
+
+# The engine, what `geoseg doctor` says, and what `geoseg model list` does.
+Found = tuple[Optional[Engine], dict[str, Any], list[dict[str, Any]]]
 
 
 class SetupDialog(QDialog):
@@ -52,32 +55,32 @@ class SetupDialog(QDialog):
         layout.addWidget(self.tabs)
         layout.addWidget(self.said)
         layout.addWidget(buttons)
-        self._looking: Job | None = None
-        self._copying: Job | None = None
+        self._looking: BackgroundTask | None = None
+        self._copying: BackgroundTask | None = None
         self.look()
 
     def look(self) -> None:
         """Ask the engine that is there now what it is and what it has."""
         if self._looking is not None:
-            self._looking.ended.disconnect(self._show_engine)
-            self._looking.cancel()
+            self._looking.stop()
         self.engine_page.show_looking()
         self.models_page.setEnabled(False)
-        self._looking = Job(tr("geoseg: looking at the engine"), _look)
-        self._looking.ended.connect(self._show_engine)
-        self._looking.start()
+        task = BackgroundTask(
+            _look, self._show_engine, lambda error: self._show_engine((None, {}, []), str(error))
+        )
+        self._looking = task.start()
 
     def done(self, result: int) -> None:
         """Close; what only looked has nobody left to tell."""
-        for job in (self._looking, self._copying):
-            if job is not None:
-                job.cancel()
+        for task in (self._looking, self._copying):
+            if task is not None:
+                task.stop()
         super().done(result)
 
-    def _show_engine(self) -> None:
-        job, self._looking = self._looking, None
-        engine, report, models = job.result or (None, {}, [])
-        self.engine_page.show_engine(engine, report, job.error)
+    def _show_engine(self, found: Found, error: str = "") -> None:
+        self._looking = None
+        engine, report, models = found
+        self.engine_page.show_engine(engine, report, error)
         self.models_page.show_models(models)
         self.models_page.setEnabled(engine is not None)
 
@@ -85,32 +88,33 @@ class SetupDialog(QDialog):
         """Put all that a report of a bug needs on the clipboard; no passwords."""
         self.copy.setEnabled(False)
         self.said.setText(tr("Gathering …"))
-        self._copying = Job(tr("geoseg: diagnostics"), _diagnostics)
-        self._copying.ended.connect(self._put_on_clipboard)
-        self._copying.start()
+        task = BackgroundTask(
+            _diagnostics, self._put_on_clipboard, lambda error: self._put_on_clipboard(str(error))
+        )
+        self._copying = task.start()
 
-    def _put_on_clipboard(self) -> None:
-        job, self._copying = self._copying, None
+    def _put_on_clipboard(self, text: str) -> None:
+        self._copying = None
         self.copy.setEnabled(True)
-        QApplication.clipboard().setText(job.result or job.error)
+        QApplication.clipboard().setText(text)
         self.said.setText(tr("The diagnostics are on the clipboard."))
 
 
 # In the background.
 
 
-def _look(job: Job) -> tuple[Engine, dict[str, Any], list[dict[str, Any]]]:
+def _look(is_canceled: Callable[[], bool]) -> Found:
     engine = settings.engine()
-    report = environment.check(engine, job.isCanceled)
+    report = environment.check(engine, is_canceled)
     try:
-        models = settings.list_models(engine)
+        models = settings.list_models(engine, is_canceled)
     except EngineError as e:  # a model that is broken: the engine is none the worse for it
         models = []
         report.setdefault("trouble", []).append(str(e))
     return engine, report, models
 
 
-def _diagnostics(job: Job) -> str:
+def _diagnostics(is_canceled: Callable[[], bool]) -> str:
     try:
         engine = settings.engine()
     except EngineError:

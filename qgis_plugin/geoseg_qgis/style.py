@@ -105,6 +105,7 @@ def style_probabilities(
     renderer = QgsSingleBandPseudoColorRenderer(layer.dataProvider(), 1, shader)
     renderer.setClassificationMin(0)
     renderer.setClassificationMax(1)
+    renderer.setOpacity(0.7)
     layer.setRenderer(renderer)
     layer.triggerRepaint()
 
@@ -186,8 +187,10 @@ def provenance(layer: QgsMapLayer, result: dict[str, Any]) -> dict[str, str]:
     said: dict[str, Any] = {}
     try:
         dataset = gdal.OpenEx(_path(layer))
-        text = dataset.GetMetadataItem("geoseg") if dataset else None
-        said = json.loads(text) if text else {}
+        # GeoPackages keep it with the layer, rasters with the file.
+        holders = [dataset, dataset.GetLayer(0)] if dataset else []
+        texts = [holder.GetMetadataItem("geoseg") for holder in holders if holder]
+        said = json.loads(next(filter(None, texts), "{}"))
     except (RuntimeError, ValueError):
         said = {}
     found = {k.split(":")[-1]: str(v) for k, v in said.items()} if isinstance(said, dict) else {}

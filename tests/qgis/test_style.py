@@ -25,10 +25,10 @@ def polygons(request, tmp_path):
     """Two squares of two classes; (layer, name of the measure)."""
     path = str(tmp_path / "p.gpkg")
     dataset = ogr.GetDriverByName("GPKG").CreateDataSource(path)
-    dataset.SetMetadataItem("geoseg", json.dumps(ORIGIN))
     crs = osr.SpatialReference()
     crs.ImportFromEPSG(32645)
     layer = dataset.CreateLayer("p", crs, ogr.wkbPolygon)
+    layer.SetMetadataItem("geoseg", json.dumps(ORIGIN))
     layer.CreateField(ogr.FieldDefn("class", ogr.OFTString))
     layer.CreateField(ogr.FieldDefn(request.param, ogr.OFTReal))
     for x, name, value in ((0, "roof", 0.95), (20, "tree", 0.55)):

@@ -555,6 +555,246 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <translation>地面分辨率（米），没有坐标参考系时填写</translation>
     </message>
     <message>
+      <location filename="../area.py" />
+      <source>Which part of the layer is segmented</source>
+      <translation>对图层的哪一部分进行分割</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Whole layer</source>
+      <translation>整个图层</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Map view</source>
+      <translation>地图视图范围</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Rectangle</source>
+      <translation>矩形</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Polygons of a layer</source>
+      <translation>某图层的多边形</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>&amp;Draw on the map</source>
+      <translation>在地图上绘制（&amp;D）</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Drag a rectangle on the map; Esc or another tool ends it</source>
+      <translation>在地图上拖出一个矩形；按 Esc 或切换工具结束</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Only what lies inside these polygons, in any CRS</source>
+      <translation>只处理这些多边形之内的部分，坐标参考系不限</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Selected features &amp;only</source>
+      <translation>仅选中的要素（&amp;O）</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Draw a rectangle on the map.</source>
+      <translation>请在地图上绘制一个矩形。</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>The layer lies outside of this area. Zoom to it, or draw again.</source>
+      <translation>图层在此范围之外。请缩放到图层，或重新绘制。</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Add a layer with polygons first.</source>
+      <translation>请先添加一个多边形图层。</translation>
+    </message>
+    <message>
+      <location filename="../area.py" />
+      <source>Select polygons of {layer}.</source>
+      <translation>请在图层 {layer} 中选择多边形。</translation>
+    </message>
+    <message>
+      <location filename="../bands.py" />
+      <source>Choose &amp;bands myself</source>
+      <translation>自行选择波段（&amp;B）</translation>
+    </message>
+    <message>
+      <location filename="../bands.py" />
+      <source>Off: the engine finds the bands by their names and colours</source>
+      <translation>不勾选时，引擎按波段名称和颜色自动对应</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Segment this layer</source>
+      <translation>分割此图层</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>An image: a file, or a map service, which is rendered first</source>
+      <translation>影像：文件，或地图服务（会先渲染）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Layer</source>
+      <translation>图层（&amp;L）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Model</source>
+      <translation>模型（&amp;M）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Area</source>
+      <translation>范围（&amp;A）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Outlines</source>
+      <translation>轮廓</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Straight walls and right angles; points move so far at most</source>
+      <translation>使边缘平直、转角成直角；顶点最多移动这么远</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Fewer points; the outline moves so far at most</source>
+      <translation>减少顶点；轮廓最多偏移这么远</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Smaller polygons are dropped</source>
+      <translation>小于此面积的多边形将被删除</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Straighten by</source>
+      <translation>规则化（&amp;S）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Sim&amp;plify by</source>
+      <translation>简化（&amp;P）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Smallest a&amp;rea</source>
+      <translation>最小面积（&amp;R）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Result</source>
+      <translation>结果</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>GeoPackage</source>
+      <translation>GeoPackage</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Temporary layer</source>
+      <translation>临时图层</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>A GeoPackage, or nothing for a layer that goes with QGIS</source>
+      <translation>GeoPackage 文件；留空则为临时图层，关闭 QGIS 后消失</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Probabilities as a raster, too</source>
+      <translation>同时输出概率栅格（&amp;P）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>A GeoTIFF beside the polygons, one band a class</source>
+      <translation>与多边形放在一起的 GeoTIFF，每个类别一个波段</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>What will happen</source>
+      <translation>运行前检查</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Set up the &amp;engine …</source>
+      <translation>安装引擎（&amp;E）…</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Details</source>
+      <translation>详细信息（&amp;D）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>All that the run said</source>
+      <translation>运行过程的全部输出</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Se&amp;gment</source>
+      <translation>分割（&amp;G）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>&amp;Cancel</source>
+      <translation>取消（&amp;C）</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Add an image to the map first.</source>
+      <translation>请先在地图中添加影像。</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Looking at the image …</source>
+      <translation>正在检查影像…</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>{name}, probabilities</source>
+      <translation>{name}，概率</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>The engine starts …</source>
+      <translation>引擎正在启动…</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Canceling …</source>
+      <translation>正在取消…</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>{n} polygons</source>
+      <translation>{n} 个多边形</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>The run failed.</source>
+      <translation>运行失败。</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>Details</source>
+      <translation>详细信息</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
+      <source>off</source>
+      <translation>关闭</translation>
+    </message>
+    <message>
       <location filename="../inputs.py" />
       <source>{layer} comes from {provider}, not from a file. Export it to a GeoTIFF first; “Segment a raster” does so by itself.</source>
       <translation>图层 {layer} 来自 {provider}，而不是文件。请先将其导出为 GeoTIFF；“栅格影像分割”会自动完成这一步。</translation>
@@ -570,14 +810,64 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <translation>GDAL 无法打开图层 {layer}：{error}</translation>
     </message>
     <message>
-      <location filename="../plugin.py" />
-      <source>Segment this layer</source>
-      <translation>分割此图层</translation>
+      <location filename="../model_box.py" />
+      <source>What is looked for; models are added under Engine and models</source>
+      <translation>要识别的地物；可在“引擎与模型”中添加模型</translation>
+    </message>
+    <message>
+      <location filename="../model_box.py" />
+      <source>Finds single objects</source>
+      <translation>识别单个对象</translation>
+    </message>
+    <message>
+      <location filename="../model_box.py" />
+      <source>Finds areas</source>
+      <translation>识别区域</translation>
+    </message>
+    <message>
+      <location filename="../model_box.py" />
+      <source>{kind}. Expects {bands} at {gsd} m per pixel.</source>
+      <translation>{kind}。要求波段 {bands}，地面分辨率 {gsd} 米。</translation>
     </message>
     <message>
       <location filename="../plugin.py" />
       <source>Engine and models …</source>
       <translation>引擎与模型…</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>the resolution fits the model: {gsd} m</source>
+      <translation>地面分辨率与模型相符：{gsd} 米</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>{columns} × {rows} pixels of {gsd} m are fetched from the map service first</source>
+      <translation>先从地图服务获取 {columns} × {rows} 像素，地面分辨率 {gsd} 米</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>nothing to do: no valid pixels in this area</source>
+      <translation>无需处理：此范围内没有有效像元</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>tiles: {tiles}; about {time} on {device} once the model is loaded</source>
+      <translation>切片数：{tiles}；模型加载后在{device}上约需 {time}</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>{size} of memory for image and scores, beside the model</source>
+      <translation>除模型外，影像和概率约占内存 {size}</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>the processor</source>
+      <translation>处理器</translation>
+    </message>
+    <message>
+      <location filename="../preflight.py" />
+      <source>the GPU</source>
+      <translation>显卡</translation>
     </message>
     <message>
       <location filename="../render.py" />
@@ -636,18 +926,8 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../setup_dialog.py" />
-      <source>geoseg: looking at the engine</source>
-      <translation>geoseg：正在检查引擎</translation>
-    </message>
-    <message>
-      <location filename="../setup_dialog.py" />
       <source>Gathering …</source>
       <translation>正在收集…</translation>
-    </message>
-    <message>
-      <location filename="../setup_dialog.py" />
-      <source>geoseg: diagnostics</source>
-      <translation>geoseg：诊断信息</translation>
     </message>
     <message>
       <location filename="../setup_dialog.py" />
