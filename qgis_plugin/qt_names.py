@@ -18,14 +18,13 @@ REMOVED = {"exec_", "print_", "toAscii"}  # methods; what is imported is held ag
 class Use:
     """`names` (a class and what is taken from it) of a module, at a line of a file.
 
-    `guarded`: within a `try`, so that it may be missing. `called`: as a function is.
+    `guarded`: within a `try`, so that it may be missing.
     """
 
     place: str
     module: str
     names: tuple[str, ...]
     guarded: bool
-    called: bool
 
     def __str__(self) -> str:
         return f"{self.place}: {self.module}.{'.'.join(self.names)}"
@@ -42,7 +41,6 @@ def uses(plugin: Path = PLUGIN) -> Iterator[Use]:
             for statement in [*node.body, *node.handlers]
             for inner in ast.walk(statement)
         }
-        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         home: dict[str, tuple[str, str]] = {}
         parts = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
         for node in ast.walk(tree):
@@ -50,7 +48,7 @@ def uses(plugin: Path = PLUGIN) -> Iterator[Use]:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qgis"):
                 for alias in node.names:
                     home[alias.asname or alias.name] = (str(node.module), alias.name)
-                    yield Use(place, str(node.module), (alias.name,), id(node) in guarded, False)
+                    yield Use(place, str(node.module), (alias.name,), id(node) in guarded)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and id(node) not in parts:
                 first, *rest = _chain(node)
@@ -58,7 +56,7 @@ def uses(plugin: Path = PLUGIN) -> Iterator[Use]:
                     module, name = home[first]
                     place = f"{path.relative_to(plugin)}:{node.lineno}"
                     names = (name, *rest)
-                    yield Use(place, module, names, id(node) in guarded, id(node) in called)
+                    yield Use(place, module, names, id(node) in guarded)
 
 
 def removed(plugin: Path = PLUGIN) -> list[str]:
@@ -131,14 +129,3 @@ def _read(body: list[ast.stmt]) -> _Class:
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             found.names.add(node.target.id)
     return found
-
-
-def unscoped(use: Use) -> bool:
-    """Whether it looks like a member of a QGIS enum without the enum's name.
-
-    Members and enums begin with a capital; constants have no other letters, and inner classes
-    are called.
-    """
-    last = use.names[-1]
-    two = len(use.names) == 2 and last[:1].isupper() and last.upper() != last
-    return use.names[0].startswith("Qg") and two and not use.called
