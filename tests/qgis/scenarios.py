@@ -407,7 +407,7 @@ def newcomer(desktop):
     desktop.shot("newcomer-4-preflight")
     dock.go.click()
     yield lambda: dock._run is None
-    yield pause(0.5)
+    yield lambda: dock.go.isEnabled()
     yield drawn(desktop)
     desktop.shot("newcomer-5-polygons")
     found["results"] = results()
