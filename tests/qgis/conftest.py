@@ -75,13 +75,19 @@ def predicted(scene, tmp_path_factory) -> dict:
 
 
 class Feedback(QgsProcessingFeedback):
-    """Keeps what it is told; cancels at the first progress, if it is asked to."""
+    """Keeps what it is told; cancels when the progress (0 to 100) is beyond `cancel_at`."""
 
-    def __init__(self, *, cancel_at_once: bool = False) -> None:
+    def __init__(self, *, cancel_at: float = 100) -> None:
         super().__init__(False)
         self.lines: list[str] = []
-        if cancel_at_once:
-            self.progressChanged.connect(lambda progress: self.cancel() if progress else None)
+        self.steps: list[float] = []  # of the progress
+        self.cancel_at = cancel_at
+        self.progressChanged.connect(self._advance)
+
+    def _advance(self, progress: float) -> None:
+        self.steps.append(progress)
+        if progress > self.cancel_at:
+            self.cancel()
 
     def pushInfo(self, info):
         self.lines.append(info)
@@ -99,14 +105,14 @@ class Feedback(QgsProcessingFeedback):
 
 @pytest.fixture
 def feedback():
-    """A feedback, or (called) one that cancels."""
+    """One that does not cancel."""
     return Feedback()
 
 
 @pytest.fixture
 def canceling():
-    """A feedback that cancels at the first progress."""
-    return Feedback(cancel_at_once=True)
+    """One that cancels at the first progress."""
+    return Feedback(cancel_at=0)
 
 
 @pytest.fixture
