@@ -6,6 +6,7 @@ Runs on QGIS's Python: `make test-qgis`.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -120,6 +121,21 @@ def use_engine():
     """Takes the path of an engine, as a user would name it in the plugin's settings."""
     yield lambda path: QgsSettings().setValue("geoseg/engine", str(path))
     QgsSettings().remove("geoseg/engine")
+
+
+@pytest.fixture
+def fake(tmp_path, use_engine):
+    """Takes the body of a Python script, which becomes the engine; its folder."""
+
+    def make(body: str) -> Path:
+        path = tmp_path / "engine" / "geoseg"
+        path.parent.mkdir()
+        path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        use_engine(path)
+        return path.parent
+
+    return make
 
 
 _status = 0
