@@ -73,8 +73,11 @@ def save_features(source: QgsProcessingFeatureSource, path: str | Path) -> str:
         options,
     )
     trouble = writer.errorMessage()
-    unchecked = QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks
-    for feature in source.getFeatures(QgsFeatureRequest(), unchecked):
+    features = source.getFeatures()
+    if isinstance(source, QgsProcessingFeatureSource):
+        unchecked = QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks
+        features = source.getFeatures(QgsFeatureRequest(), unchecked)
+    for feature in features:
         if not writer.addFeature(feature):
             trouble = writer.errorMessage()
     del writer  # closes the file
