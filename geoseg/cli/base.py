@@ -281,6 +281,12 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
             ),
             click.option(
+                "--smooth",
+                type=float,
+                metavar="M",
+                help="Round off corners, by up to M metres (two pixels or so).",
+            ),
+            click.option(
                 "--min-width", type=float, metavar="M", help="Drop polygons narrower than this."
             ),
             click.option(
