@@ -244,6 +244,11 @@ An image that cannot be done fails alone, with its reason in the log and in the 
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
+      <source>All polygons</source>
+      <translation>全部多边形</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/batch.py" />
       <source>Choose images, or a folder of images.</source>
       <translation>请选择影像，或影像所在的文件夹。</translation>
     </message>
