@@ -6,6 +6,7 @@ Runs on QGIS's Python: `make test-qgis`.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -75,13 +76,19 @@ def predicted(scene, tmp_path_factory) -> dict:
 
 
 class Feedback(QgsProcessingFeedback):
-    """Keeps what it is told; cancels at the first progress, if it is asked to."""
+    """Keeps what it is told; cancels when the progress (0 to 100) is beyond `cancel_at`."""
 
-    def __init__(self, *, cancel_at_once: bool = False) -> None:
+    def __init__(self, *, cancel_at: float = 100) -> None:
         super().__init__(False)
         self.lines: list[str] = []
-        if cancel_at_once:
-            self.progressChanged.connect(lambda progress: self.cancel() if progress else None)
+        self.steps: list[float] = []  # of the progress
+        self.cancel_at = cancel_at
+        self.progressChanged.connect(self._advance)
+
+    def _advance(self, progress: float) -> None:
+        self.steps.append(progress)
+        if progress > self.cancel_at:
+            self.cancel()
 
     def pushInfo(self, info):
         self.lines.append(info)
@@ -99,14 +106,14 @@ class Feedback(QgsProcessingFeedback):
 
 @pytest.fixture
 def feedback():
-    """A feedback, or (called) one that cancels."""
+    """One that does not cancel."""
     return Feedback()
 
 
 @pytest.fixture
 def canceling():
-    """A feedback that cancels at the first progress."""
-    return Feedback(cancel_at_once=True)
+    """One that cancels at the first progress."""
+    return Feedback(cancel_at=0)
 
 
 @pytest.fixture
@@ -114,6 +121,21 @@ def use_engine():
     """Takes the path of an engine, as a user would name it in the plugin's settings."""
     yield lambda path: QgsSettings().setValue("geoseg/engine", str(path))
     QgsSettings().remove("geoseg/engine")
+
+
+@pytest.fixture
+def fake(tmp_path, use_engine):
+    """Takes the body of a Python script, which becomes the engine; its folder."""
+
+    def make(body: str) -> Path:
+        path = tmp_path / "engine" / "geoseg"
+        path.parent.mkdir()
+        path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        use_engine(path)
+        return path.parent
+
+    return make
 
 
 _status = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import processing
 import pytest
+from conftest import Feedback
 from geoseg_qgis import settings
 from osgeo import gdal
 from qgis.core import (
@@ -73,7 +74,7 @@ def test_batch_of_nothing(tmp_path):
         processing.run("geoseg:batch", {"OUTPUT": str(tmp_path / "out")})
 
 
-def test_a_model_of_ones_own(truth, part, tmp_path, models, feedback, canceling):
+def test_a_model_of_ones_own(truth, part, tmp_path, models, feedback):
     output = tmp_path / "my training"
     run = {
         "INPUT": part,
@@ -83,12 +84,15 @@ def test_a_model_of_ones_own(truth, part, tmp_path, models, feedback, canceling)
         "STEPS": 3,
         "OUTPUT": str(output),
     }
+    canceling = Feedback(cancel_at=50)  # in the second of three steps
     processing.run("geoseg:train", run, feedback=canceling)
     assert canceling.isCanceled()
     assert "it goes on from its last checkpoint" in canceling.text
     assert not models.exists()
+    assert Path(output, "run", "last.ckpt").is_file()
     # The same again goes on, to the end.
     result = processing.run("geoseg:train", run, feedback=feedback)
+    assert min(feedback.steps) > 50
     assert result["MODEL"] == "roofs"
     assert 0.5 < result["SCORE"] < 1
     assert Path(result["BUNDLE"], "model.json").is_file()

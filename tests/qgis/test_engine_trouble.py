@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import stat
 import subprocess
-import sys
-from pathlib import Path
 
 import processing
 import pytest
@@ -14,21 +11,6 @@ from geoseg_qgis.environment import find_engine
 from qgis.core import QgsApplication, QgsProcessingException
 
 RESULT = {"event": "result", "polygons": {"building": 3}, "findings": []}
-
-
-@pytest.fixture
-def fake(tmp_path, use_engine):
-    """Takes the body of a Python script, which becomes the engine; its folder."""
-
-    def make(body: str) -> Path:
-        path = tmp_path / "engine" / "geoseg"
-        path.parent.mkdir()
-        path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{body}\n")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        use_engine(path)
-        return path.parent
-
-    return make
 
 
 @pytest.fixture

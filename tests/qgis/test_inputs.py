@@ -12,10 +12,12 @@ from geoseg_qgis import inputs, settings
 from osgeo import gdal
 from qgis.core import (
     QgsFeature,
+    QgsFeatureRequest,
     QgsGeometry,
+    QgsProcessingContext,
     QgsProcessingException,
+    QgsProcessingFeatureSource,
     QgsRasterLayer,
-    QgsRectangle,
     QgsVectorLayer,
 )
 
@@ -88,15 +90,34 @@ def test_what_only_qgis_has(part, tmp_path):
         inputs.raster_file("/vsizip/nothing.zip/a.tif", "gone", tmp_path)
 
 
-def test_the_same_features_are_the_same_bytes(tmp_path):
-    """Batch knows an area again by its bytes."""
-    layer = QgsVectorLayer("MultiPolygon?crs=EPSG:4326&field=name:string", "areas", "memory")
-    for left in range(5):
+@pytest.fixture
+def areas():
+    """Two polygons as Processing hands them over: one crosses itself, both have the same fid."""
+    fields = "field=fid:integer&field=name:string"
+    layer = QgsVectorLayer(f"MultiPolygon?crs=EPSG:4326&{fields}", "areas", "memory")
+    bow = "MultiPolygon(((0 0, 1 1, 1 0, 0 1, 0 0)))"
+    for wkt in (bow, "MultiPolygon(((3 0, 3 1, 4 1, 3 0)))"):
         feature = QgsFeature(layer.fields())
-        feature.setGeometry(QgsGeometry.fromRect(QgsRectangle(left, 0, left + 0.5, 1)))
+        feature.setAttributes([7, "Wiese, 草"])
+        feature.setGeometry(QgsGeometry.fromWkt(wkt))
         layer.dataProvider().addFeatures([feature])
+    context = QgsProcessingContext()
+    context.setInvalidGeometryCheck(QgsFeatureRequest.InvalidGeometryCheck.GeometryAbortOnInvalid)
+    yield QgsProcessingFeatureSource(layer, context)
+    del layer, context  # they had to live so long
+
+
+def test_features_go_to_the_engine_as_they_are(areas, tmp_path):
+    saved = QgsVectorLayer(inputs.save_features(areas, tmp_path / "areas.gpkg"))
+    assert saved.crs().authid() == "EPSG:4326"
+    assert [(f["fid"], f["name"]) for f in saved.getFeatures()] == [(7, "Wiese, 草")] * 2
+    assert [f.geometry().isGeosValid() for f in saved.getFeatures()] == [False, True]
+
+
+def test_the_same_features_are_the_same_bytes(areas, tmp_path):
+    """Batch knows an area again by its bytes."""
     paths = [tmp_path / "first.fgb", tmp_path / "again" / "first.fgb"]
     paths[1].parent.mkdir()
-    written = [Path(inputs.save_features(layer, path)).read_bytes() for path in paths]
+    written = [Path(inputs.save_features(areas, path)).read_bytes() for path in paths]
     assert written[0] == written[1]
-    assert QgsVectorLayer(str(paths[0])).featureCount() == 5
+    assert QgsVectorLayer(str(paths[0])).featureCount() == 2

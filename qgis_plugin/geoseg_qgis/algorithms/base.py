@@ -308,6 +308,7 @@ def more_outline_parameters() -> Options:
         "--outline": choice(
             "OUTLINE", tr("Outlines along pixels, or smooth contours"), ["pixel", "contour"]
         ),
+        "--smooth": metres("SMOOTH", tr("Round off corners by up to (m)")),
         "--sieve": metres("SIEVE", tr("Regions smaller than this take the class around them (m²)")),
         "--fill-holes": metres("FILL_HOLES", tr("Fill holes smaller than (m²)")),
         "--min-width": metres("MIN_WIDTH", tr("Drop polygons narrower than (m)")),

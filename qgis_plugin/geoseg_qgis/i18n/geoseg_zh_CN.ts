@@ -65,6 +65,11 @@
     </message>
     <message>
       <location filename="../algorithms/base.py" />
+      <source>Round off corners by up to (m)</source>
+      <translation>将拐角磨圆，最大幅度（米）</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
       <source>Regions smaller than this take the class around them (m²)</source>
       <translation>小于此面积的区域并入周围的类别（平方米）</translation>
     </message>
