@@ -250,6 +250,13 @@ class EnginePage(QWidget):
             return
         if job.error:
             self._log(job.error)
+            if "No matching distribution found for geoseg" in job.error:
+                self._log(
+                    tr(
+                        "There is no such geoseg. Give a wheel, the folder of a clone, or an "
+                        "address: Advanced ▸ geoseg itself."
+                    )
+                )
         elif job.isCanceled():
             self._log(tr("Canceled; all is as it was before."))
         self._take_settings()

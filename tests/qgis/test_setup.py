@@ -128,6 +128,7 @@ def test_an_engine_is_made_shown_repaired_and_removed(dialog, fresh):
     page.make.click()
     until(lambda: finished(dialog))
     assert "No matching distribution" in log(dialog)
+    assert log(dialog).endswith("Advanced ▸ geoseg itself.")
     assert "geoseg 9.9" in page.status.text()
 
     page.remove()

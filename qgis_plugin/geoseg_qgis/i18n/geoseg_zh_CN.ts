@@ -1086,6 +1086,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../setup_engine.py" />
+      <source>There is no such geoseg. Give a wheel, the folder of a clone, or an address: Advanced ▸ geoseg itself.</source>
+      <translation>找不到这个 geoseg。请在“高级 ▸ geoseg 本身”中给出 wheel 文件、源码文件夹或网址。</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
       <source>Canceled; all is as it was before.</source>
       <translation>已取消；一切恢复原状。</translation>
     </message>
