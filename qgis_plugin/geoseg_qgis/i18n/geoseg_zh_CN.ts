@@ -359,14 +359,14 @@ The folder gets report.html, report.json and places.gpkg: all objects, found, mi
       <location filename="../algorithms/predict.py" />
       <source>Finds what the model knows (buildings, land cover, your own classes) in a raster of any size and writes polygons, each with its class, confidence and area. The raster is resampled to the model's resolution; bands or values that do not fit are reported.
 
-Model: a name of the list, or the folder or zip of a model; several, with a semicolon between, are averaged. Advanced options that are not set are the model's own; some suit only models of pixels, or of objects, and are refused for others.
+Model: one of the list; Engine and models adds others to it. Scripts may also name a folder or zip, or several with a semicolon between, which are averaged. Advanced options that are not set are the model's own; some suit only models of pixels, or of objects, and are refused for others.
 
 Map services (WMS, XYZ tiles) are rendered at the model's resolution first; choose an extent or polygons for them.
 
 The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source>
       <translation>在任意大小的栅格影像中识别模型所认识的地物（建筑物、土地覆盖或您自己的类别），输出多边形要素，每个要素带有类别、置信度和面积。影像会重采样到模型的地面分辨率；波段或像元值不匹配时会给出提示。
 
-模型：列表中的名称，或模型的文件夹或 zip 文件；多个模型用分号隔开，结果取平均。未设置的高级选项采用模型自带的值；有些选项只适用于像元模型或对象模型，用于其他模型时会被拒绝。
+模型：从列表中选择；可在“引擎与模型”中添加其他模型。脚本中也可填写文件夹或 zip 文件，或用分号隔开的多个模型，结果取平均。未设置的高级选项采用模型自带的值；有些选项只适用于像元模型或对象模型，用于其他模型时会被拒绝。
 
 地图服务（WMS、XYZ 瓦片）会先按模型的地面分辨率渲染；请为其选择范围或多边形。
 
