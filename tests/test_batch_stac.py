@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from affine import Affine
 from click.testing import CliRunner
 from models import bright_bundle
 from numpy.typing import NDArray
+from pystac.validation import validate_dict
 from servers import Files, StacApi, bucket, running
 
 import geoseg
@@ -463,3 +465,31 @@ def test_the_whole_way_from_an_api_to_polygons(
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     assert gpd.read_file(out).geom_equals_exact(truth, 0).all()
+
+
+def test_batch_from_an_api_to_a_catalog(archive: Path, tmp_path: Path) -> None:
+    """A scene whose file is missing and one that lacks a band fail alone, with their reasons."""
+    model = bright_bundle(tmp_path / "bright", bands=BANDS, gsd=10.0)
+    out = tmp_path / "out"
+    with running(Files(archive).app) as files:
+        features = [feature(f"S2_{i}", sentinel_assets(f"{files}/tiles/{i}")) for i in range(3)]
+        features.append(feature("poor", {"red": asset(f"{files}/tiles/0/B04.tif")}))
+        with running(StacApi(features).app) as url:
+            arguments = ["batch", url, "--collection", "s2", "-o", str(out), "--model", str(model)]
+            done = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert done.exit_code == 3, done.output
+    events = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    failed = {e["id"]: e["error"] for e in events if e["event"] == "scene" and e["error"]}
+    assert failed.keys() == {"S2_2", "poor"}
+    assert "/tiles/2/B04.tif: does not exist (HTTP 404)" in failed["S2_2"]
+    assert "poor: has no asset for B8A, B11; it has red" in failed["poor"]
+
+    items = list(pystac.Catalog.from_file(str(out / "stac" / "catalog.json")).get_items())
+    assert [item.id for item in items] == ["S2_0", "S2_1"]
+    for i, item in enumerate(items):
+        validate_dict(item.to_dict(), extensions=[])
+        local = stack([archive / f"tiles/{i}/{b.name}.tif" for b in BANDS])
+        truth = predicted(local, model, tmp_path / f"{i}.gpkg")
+        found = gpd.read_file(str(item.assets["polygons"].get_absolute_href()))
+        assert found.geom_equals_exact(truth, 0).all()
+        assert item.datetime == datetime(2024, 5, 1, 10, tzinfo=UTC)

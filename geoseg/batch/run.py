@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg import errors, registry
+from geoseg.batch.catalog import write_catalog
 from geoseg.batch.dataset import write_dataset
 from geoseg.batch.engines import open_engine
 from geoseg.batch.items import Item
@@ -33,6 +34,7 @@ from geoseg.batch.outcome import Outcome
 from geoseg.batch.page import write_page
 from geoseg.batch.sources import listed
 from geoseg.batch.stac import Search
+from geoseg.batch.watch import Watch
 from geoseg.batch.work import FOLDERS, Work
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
@@ -43,7 +45,6 @@ from geoseg.spec import Band
 
 Source = str | os.PathLike[str]
 REPORT = "report.html"
-EVERY = 0.1  # seconds between two events of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ def batch(
 ) -> BatchResult:
     """Predict all scenes of `sources` that are not done yet, into the folder `output`.
 
-    sources: see geoseg.batch.sources.listed; none goes on with those that the folder's ledger knows.
-    options: the fields of geoseg.batch.options.BatchOptions, of geoseg.batch.stac.Search and of
-    geoseg.options.PredictOptions. A scene that fails is no error: it is told (event `scene`), and kept in the ledger with its reason. Raises
-    a GeosegError where no scene could be done, or no further one; what is done then stays.
+    sources: see geoseg.batch.sources.listed; with none it goes on with what the folder's ledger
+    knows. options: the fields of geoseg.batch.options.BatchOptions, geoseg.batch.stac.Search and
+    geoseg.options.PredictOptions. A scene that fails is no error: it is told (event `scene`) and
+    kept in the ledger with its reason. Raises a GeosegError where no scene could be done, or no
+    further one; what is done then stays.
     """
     started = time.perf_counter()
     own, predicting, search = sorted_options(options)
@@ -98,9 +100,16 @@ def batch(
         ledger.enroll(items or ())
         recover(ledger, folder, own, listener)
         about = {"model": loaded.spec(predicting).id}
-        fresh = _predict_waiting(ledger, work, own, listener, about)
-        outputs = _finish(ledger, folder, own, fresh, about, listener)
-        result = _result(ledger, folder, outputs, time.perf_counter() - started)
+        _predict_waiting(ledger, work, own, listener, about)
+        if own.dataset is not None:
+            with _anew(ledger, folder / own.dataset) as path:
+                if path is not None:
+                    write_dataset(path, ledger, folder, metadata=about, listener=listener)
+        with _anew(ledger, folder / REPORT) as path:
+            if path is not None:
+                write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
+                write_page(path, ledger, **about)
+        result = _result(ledger, folder, own, time.perf_counter() - started)
     listener({"event": "result", **result.as_dict()})
     return result
 
@@ -151,18 +160,24 @@ def recover(
         few = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         message = f"outputs of {len(lost)} scenes that were done are gone, so they are done anew: "
         listener({"event": "warning", "topic": "output", "message": message + few})
-    for name in ("", *FOLDERS.values()) if sweep else ():
+    if sweep:
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed workers have left: hidden folders, never a file of a name."""
+    for name in ("", *FOLDERS.values()):
         for partial in (folder / name).glob(f"{PREFIX}*.tmp"):
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _predict_waiting(
     ledger: Ledger, work: Work, own: BatchOptions, listener: Listener, about: dict[str, str]
-) -> int:
-    """Give the scenes that wait to the engine; return how many were done."""
-    count, done = ledger.counts()["pending"], 0
+) -> None:
+    """Give the scenes that wait to the engine, and keep what becomes of them."""
+    count = ledger.counts()["pending"]
     with (
-        _ending(ledger),
+        _ending(ledger, Path(work.folder), own),
         open_engine(own.engine, workers=own.workers, scheduler=own.scheduler) as engine,
     ):
         device = f"{own.engine}, {engine.workers} worker{'s' * (engine.workers != 1)}"
@@ -171,9 +186,7 @@ def _predict_waiting(
             if outcome.state == "stopped":
                 raise _error(outcome)
             ledger.finish(item.id, outcome)
-            done += outcome.state == "done"
             watch.update(item, outcome)
-    return done
 
 
 def _begun(ledger: Ledger) -> Iterator[Item]:
@@ -184,12 +197,14 @@ def _begun(ledger: Ledger) -> Iterator[Item]:
 
 
 @contextmanager
-def _ending(ledger: Ledger) -> Iterator[None]:
+def _ending(ledger: Ledger, folder: Path, own: BatchOptions) -> Iterator[None]:
     """However the run ends, what it began and did not finish waits for the next one."""
     try:
         yield
     finally:
         ledger.again("running")
+        if own.scheduler is None:  # the workers of another's cluster may still be at it
+            _sweep(folder)
 
 
 def shared(work: Work, own: BatchOptions, workers: int) -> Work:
@@ -199,31 +214,26 @@ def shared(work: Work, own: BatchOptions, workers: int) -> Work:
     return work.with_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _finish(
-    ledger: Ledger,
-    folder: Path,
-    own: BatchOptions,
-    fresh: int,
-    about: dict[str, str],
-    listener: Listener,
-) -> tuple[str, ...]:
-    """What is made of all scenes together; return the paths of what a user wants to open."""
-    outputs = tuple(
+@contextmanager
+def _anew(ledger: Ledger, path: Path) -> Iterator[Path | None]:
+    """`path`, if scenes have ended since it was made, or it is gone; else None."""
+    key, stamp = f"stamp of {path.name}", ledger.stamp()
+    if path.exists() and ledger[key] == stamp:
+        yield None
+        return
+    yield path
+    ledger[key] = stamp
+
+
+def _result(ledger: Ledger, folder: Path, own: BatchOptions, seconds: float) -> BatchResult:
+    counts, totals = ledger.counts(), ledger.totals()
+    dataset = [str(folder / own.dataset)] if own.dataset is not None else []
+    outputs = (
         str(folder / output.path)
         for entry in ledger.entries("done")
         for output in (entry.outcome.outputs if entry.outcome else ())
+        if not (dataset and output.role == "polygons")
     )
-    if own.dataset is not None:
-        path = folder / own.dataset
-        if fresh or not path.exists():
-            write_dataset(path, ledger, folder, metadata=about, listener=listener)
-        outputs = (str(path), *(o for o in outputs if not o.endswith(".parquet")))
-    write_page(folder / REPORT, ledger, **about)
-    return outputs
-
-
-def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float) -> BatchResult:
-    counts, totals = ledger.counts(), ledger.totals()
     return BatchResult(
         output=folder,
         scenes=counts.total(),
@@ -234,7 +244,7 @@ def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float
         tiles=int(totals["tiles"]),
         km2=round(totals["km2"], 6),
         seconds=round(seconds, 3),
-        outputs=tuple(outputs),
+        outputs=(*dataset, *outputs),
         report=folder / REPORT,
     )
 
@@ -246,51 +256,6 @@ def _error(outcome: Outcome) -> GeosegError:
         kind = GeosegError
     error: GeosegError = kind(f"{outcome.error} (what is done stays: run the command again)")
     return error
-
-
-class Watch:
-    """Tells a listener how far a batch is: scenes, ground, failures."""
-
-    def __init__(self, listener: Listener, scenes: int, **about: Any) -> None:
-        self._listener, self._scenes = listener, scenes
-        self._done = self._failed = 0
-        self._km2 = 0.0
-        self._started = self._last = time.perf_counter()
-        listener({"event": "start", "scenes": scenes, "tiles": scenes, **about})
-
-    def update(self, item: Item, outcome: Outcome) -> None:
-        """A scene has ended."""
-        self._done += 1
-        self._failed += outcome.state == "failed"
-        self._km2 += outcome.km2
-        self._listener(
-            {
-                "event": "scene",
-                "id": item.id,
-                "state": outcome.state,
-                "polygons": outcome.total,
-                "seconds": round(outcome.seconds, 3),
-                "error": outcome.error,
-                "warnings": list(outcome.warnings),
-            }
-        )
-        now = time.perf_counter()
-        if now - self._last < EVERY and self._done < self._scenes:
-            return
-        self._last = now
-        seconds = now - self._started
-        left = max(0, self._scenes - self._done)
-        self._listener(
-            {
-                "event": "progress",
-                "done": self._done,
-                "tiles": self._scenes,
-                "seconds": round(seconds, 2),
-                "eta": round(seconds / self._done * left, 2),
-                "failed": self._failed,
-                "km2": round(self._km2, 6),
-            }
-        )
 
 
 def _folder(output: Source) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from geoseg.batch.footprint import footprint
 from geoseg.batch.items import Item
@@ -63,19 +63,15 @@ class Work:
     def __call__(self, item: Item) -> Outcome:
         """How the scene ended. Only what ends the worker itself is raised."""
         begun, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
+        known: dict[str, Any] = {}  # of the scene, also where it fails later
         with _busy:
             try:
-                outcome = self._predicted(item)
-            except OutsideError as e:
-                outcome = Outcome("skipped", str(e), type(e).__name__)
-            except _STOPS as e:
-                outcome = Outcome("stopped", str(e), type(e).__name__)
+                outcome = self._predicted(item, known)
             except GeosegError as e:
-                outcome = Outcome("failed", str(e), type(e).__name__)
+                outcome = Outcome(_ending(e), str(e), type(e).__name__, **known)
             except Exception as e:  # noqa: BLE001  no scene may end the run of all the others
-                stops = isinstance(e, OSError) and e.errno in _ENDS_DISK
                 error = f"{item.source}: {type(e).__name__}: {e}"
-                outcome = Outcome("stopped" if stops else "failed", error, type(e).__name__)
+                outcome = Outcome(_ending(e), error, type(e).__name__, **known)
         seconds = time.perf_counter() - begun
         return replace(outcome, started=started, seconds=seconds, worker=worker_name())
 
@@ -90,7 +86,7 @@ class Work:
             for role in self.roles
         }
 
-    def _predicted(self, item: Item) -> Outcome:
+    def _predicted(self, item: Item, known: dict[str, Any]) -> Outcome:
         if item.problem:
             raise SceneError(item.problem)
         model = loaded(self.models, self.checksums)
@@ -98,7 +94,7 @@ class Work:
         spec = model.spec(options)
         source = source_of(item, spec)
         with open_scene(source, spec, options) as scene:
-            about = _about(scene)
+            known |= _about(scene)
         paths = self.paths(item)
         result = predict(source, model=model, **self._asked(paths))
         return Outcome(
@@ -108,7 +104,7 @@ class Work:
             tiles=result.tiles,
             outputs=tuple(written(Path(self.folder), role, path) for role, path in paths.items()),
             warnings=_warnings(result),
-            **about,
+            **known,
         )
 
     def _asked(self, paths: Mapping[Role, str]) -> dict[str, Any]:
@@ -116,6 +112,14 @@ class Work:
         full: dict[str, Path] = {role: Path(self.folder, path) for role, path in paths.items()}
         output = full.pop("polygons", None)
         return {**self.options, **full, "output": output, "overwrite": True}
+
+
+def _ending(error: Exception) -> Literal["failed", "skipped", "stopped"]:
+    """What an error means for its scene, and for those that follow."""
+    if isinstance(error, OutsideError):
+        return "skipped"
+    full = isinstance(error, OSError) and error.errno in _ENDS_DISK
+    return "stopped" if full or isinstance(error, _STOPS) else "failed"
 
 
 @lru_cache(maxsize=1)

@@ -76,7 +76,11 @@ def batch() -> None:
     "--retry-failed", is_flag=True, default=None, help="Try scenes again that have failed."
 )
 @click.option(
-    "--collection", "collections", multiple=True, metavar="ID", help="Of STAC: of these collections."
+    "--collection",
+    "collections",
+    multiple=True,
+    metavar="ID",
+    help="Of STAC: of these collections.",
 )
 @click.option(
     "--bbox", metavar="W,S,E,N", callback=bounds, help="Of STAC: that meet this box, in degrees."

@@ -22,6 +22,7 @@ from rasterio._err import CPLE_BaseError  # has no public name; some calls let i
 from rasterio.enums import Resampling
 from rasterio.env import get_gdal_config, getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
 from rasterio.transform import from_gcps
 from rasterio.vrt import WarpedVRT
 
@@ -119,7 +120,7 @@ def _is_set(key: str) -> bool:
 @contextmanager
 def configured(options: Mapping[str, Any]) -> Iterator[None]:
     """GDAL's configuration in this thread; rasterio.Env itself refuses credentials in it."""
-    with rasterio.Env():
+    with rasterio.Env(DummySession()):  # GDAL finds credentials by itself, without boto3
         setenv(**options)
         yield
 
@@ -137,7 +138,6 @@ def open_dataset(source: str) -> Any:
     name = shown(source)
     if not source:
         raise SceneError("the name of the raster is empty: give a file or a URL")
-    # GDAL finds credentials by itself, and needs no boto3 for it, as rasterio does with s3://
     path = source if source.startswith(_WEB) else vsi(source)
     try:
         with quiet(), configured(settings(source)):
@@ -171,7 +171,7 @@ def _opened(path: str) -> Any:
     # GDAL keeps in mind which URL failed and does not ask for it again, until it opens it so:
     # then another attempt, now or after minutes, begins anew.
     afresh = {"CPL_VSIL_CURL_NON_CACHED": vsi(path), "GDAL_HTTP_MAX_RETRY": "0"}
-    with rasterio.Env(**afresh):
+    with rasterio.Env(DummySession(), **afresh):
         return rasterio.open(path)
 
 

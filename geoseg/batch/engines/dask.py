@@ -45,32 +45,44 @@ class Dask:
     def map(self, function: Function, items: Iterable[Item]) -> Iterator[tuple[Item, Outcome]]:
         import distributed
 
-        rest = iter(items)
-        running: dict[str, Item] = {}
         module: Any = distributed  # without types
-        ended = module.as_completed()
+        rest, ended = iter(items), module.as_completed()
+        running: dict[str, Item] = {}
+        suspects: list[Item] = []
         while True:
             while len(running) < AHEAD * self._wanted() and (item := next(rest, None)) is not None:
-                key = f"geoseg-{item.id}-{uuid4().hex[:8]}"
-                future = self._client.submit(function, item, key=key, pure=False)
-                running[key] = item
+                future = self._submit(function, item)
+                running[future.key] = item
                 ended.add(future)
             if not running:
-                return
+                break
             future = next(ended)
             item = running.pop(future.key)
-            yield item, self._outcome(item, future)
-            future.release()
+            if (outcome := self._outcome(future)) is None:
+                suspects.append(item)
+            else:
+                yield item, outcome
+        # A worker that dies takes with it what waited there, too: one by one it is known whose
+        # fault it is.
+        for item in suspects:
+            yield item, self._outcome(self._submit(function, item)) or lost(item)
 
-    def _outcome(self, item: Item, future: Any) -> Outcome:
+    def _submit(self, function: Function, item: Item) -> Any:
+        key = f"geoseg-{item.id}-{uuid4().hex[:8]}"
+        return self._client.submit(function, item, key=key, pure=False)
+
+    def _outcome(self, future: Any) -> Outcome | None:
+        """What became of a scene; None where its workers died."""
         from distributed import KilledWorker
 
         try:
             outcome: Outcome = future.result()
         except KilledWorker:
-            return lost(item)
+            return None
         except (CancelledError, asyncio.CancelledError, OSError) as e:
             raise GeosegError(_LOST.format(self._address)) from e
+        finally:
+            future.release()
         return outcome
 
     def _wanted(self) -> int:
@@ -107,6 +119,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
                 threads_per_worker=1,
                 memory_limit=0,  # a scene's memory does not grow, and is not the cluster's to guess
                 dashboard_address=":0" if find_spec("bokeh") else None,
+                preload=["geoseg.batch.engines.preload"],
                 silence_logs=logging.CRITICAL,
             )
             stack.enter_context(cluster)
