@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -49,6 +49,8 @@ class PolygonOptions(Strict):
     regularize:    straight outlines with right angles, and circles, as of buildings; how far they
                    may move, in metres, or {class: metres}, and other classes keep theirs. 0 = off.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
+    smooth:        corners are rounded off, by up to so many metres, without gaps between
+                   neighbours and after simplify; classes that are regularized keep theirs. 0 = off.
     crs:           CRS of the polygons, instead of the scene's.
     overwrite:     replace outputs that exist.
     """
@@ -62,13 +64,23 @@ class PolygonOptions(Strict):
     outline: Literal["pixel", "contour"] = "pixel"
     regularize: NonNegative | dict[str, NonNegative] = 0.0
     simplify: NonNegative = 0.0
+    smooth: NonNegative = 0.0
     crs: str | None = None
     overwrite: bool = False
 
     @property
     def whole_clusters(self) -> bool:
         """Whether polygons that touch are needed together."""
-        return self.simplify > 0 or bool(self.regularize)
+        return self.simplify > 0 or self.smooth > 0 or bool(self.regularize)
+
+    @model_validator(mode="after")
+    def _corners(self) -> Self:
+        if self.smooth > 0 and not isinstance(self.regularize, dict) and self.regularize > 0:
+            raise ValueError(
+                "smooth: classes that are regularized keep their corners, and here all are: name "
+                "those in regularize (building=1), or leave out one of the two"
+            )
+        return self
 
     def must_name(self, names: Mapping[int, str]) -> None:
         """A UsageError where an option names a class that is not among these."""

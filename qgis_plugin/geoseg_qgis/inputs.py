@@ -8,6 +8,7 @@ from pathlib import Path
 from osgeo import gdal
 from qgis.core import (
     QgsCoordinateTransformContext,
+    QgsFeatureRequest,
     QgsProcessingException,
     QgsProcessingFeatureSource,
     QgsRasterLayer,
@@ -54,9 +55,15 @@ def raster_file(source: str, name: str, folder: str | Path) -> str:
 
 
 def save_features(source: QgsProcessingFeatureSource, path: str | Path) -> str:
-    """Write what the user chose (selection, filter, any provider) to a GeoPackage; its path."""
+    """Write what the user chose (selection, filter, any provider) to a .gpkg or .fgb; its path.
+
+    The latter's bytes are the same each time: batch takes it for the same area. Invalid polygons
+    go in as they are, as the engine repairs them.
+    """
     options = QgsVectorFileWriter.SaveVectorOptions()
-    options.driverName = "GPKG"
+    options.driverName = "FlatGeobuf" if Path(path).suffix == ".fgb" else "GPKG"
+    if options.driverName == "GPKG":  # a field fid, of a merged layer, may hold anything
+        options.layerOptions = ["FID=geoseg_fid"]
     writer = QgsVectorFileWriter.create(
         str(path),
         source.fields(),
@@ -66,7 +73,11 @@ def save_features(source: QgsProcessingFeatureSource, path: str | Path) -> str:
         options,
     )
     trouble = writer.errorMessage()
-    for feature in source.getFeatures():
+    features = source.getFeatures()
+    if isinstance(source, QgsProcessingFeatureSource):
+        unchecked = QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks
+        features = source.getFeatures(QgsFeatureRequest(), unchecked)
+    for feature in features:
         if not writer.addFeature(feature):
             trouble = writer.errorMessage()
     del writer  # closes the file

@@ -7,6 +7,7 @@ from pathlib import Path
 from qgis.core import QgsApplication
 from qgis.PyQt.QtGui import QIcon
 
+from . import jobs
 from .i18n import install_translator, remove_translator, tr
 from .provider import GeosegProvider
 
@@ -45,6 +46,7 @@ class GeosegPlugin:
 
     def unload(self):
         """Leave QGIS as it was."""
+        jobs.cancel_all()
         for action in self._actions:
             self._iface.removePluginRasterMenu("geoseg", action)
             self._iface.removeToolBarIcon(action)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from configparser import ConfigParser
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable
 
 from qgis.core import QgsSettings
 
+from . import network
 from .environment import find_engine
 from .runner import Engine
 
@@ -17,7 +21,15 @@ DEFAULT_MODEL = "buildings-v1"
 
 def engine() -> Engine:
     """The engine that the user chose, or the one that is there; else an EngineMissing."""
-    return find_engine(str(QgsSettings().value(ENGINE, "") or ""))
+    found = find_engine(str(QgsSettings().value(ENGINE, "") or ""))
+    return replace(found, variables=network.variables())
+
+
+def plugin_version() -> str:
+    """The plugin's own; an engine of another one may not know all that it asks for."""
+    metadata = ConfigParser(interpolation=None)
+    metadata.read(Path(__file__).with_name("metadata.txt"), encoding="utf-8")
+    return metadata.get("general", "version", fallback="?")
 
 
 def known_models() -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from qgis.core import (
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
+    QgsSettings,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtCore import QEvent, QPoint, Qt, QTimer
@@ -394,3 +395,46 @@ def killed(desktop):
     desktop.found["engines"] = engines()
     desktop.write()
     yield lambda: False
+
+
+def newcomer(desktop):
+    """Install from a zip, set up the engine, segment; as in docs/qgis.md."""
+    import pyplugin_installer
+
+    found = desktop.found
+    desktop.window.resize(1400, 900)
+    show(desktop, QgsRasterLayer(SCENE, "Banepa"))
+    QgsSettings().remove(f"PythonPlugins/{PLUGIN}")  # which is not there yet
+    pyplugin_installer.instance().installFromZipFile(os.environ["GEOSEG_ZIP"])
+    yield lambda: PLUGIN in utils.active_plugins
+    dock = open_dock(desktop)
+    yield lambda: dock.setup.isVisible()
+    yield drawn(desktop)
+    yield pause(0.5)
+    desktop.shot("newcomer-1-first-click")
+    found["asked"] = dock.preflight.text()
+    QTimer.singleShot(0, dock.setup.click)  # the window is modal
+    yield lambda: type(QApplication.activeModalWidget()).__name__ == "SetupDialog"
+    window = QApplication.activeModalWidget()
+    yield lambda: window._looking is None
+    page = window.engine_page
+    found["before"] = page.status.text()
+    page.path.setFilePath(os.environ["GEOSEG_OWN"])
+    page.use.click()
+    yield lambda: window._looking is None
+    yield pause(0.5)
+    desktop.shot("newcomer-2-set-up", window)
+    found["after"] = page.status.text()
+    window.tabs.setCurrentIndex(1)
+    yield pause(0.3)
+    desktop.shot("newcomer-3-models", window)
+    window.reject()
+    yield lambda: dock.go.isEnabled()
+    yield drawn(desktop)
+    desktop.shot("newcomer-4-preflight")
+    dock.go.click()
+    yield lambda: dock._run is None
+    yield lambda: dock.go.isEnabled()
+    yield drawn(desktop)
+    desktop.shot("newcomer-5-polygons")
+    found["results"] = results()

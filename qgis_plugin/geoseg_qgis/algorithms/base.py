@@ -67,7 +67,7 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         return self.help()
 
     def shortDescription(self) -> str:
-        return self.help().split(". ")[0] + "."
+        return self.help().split("\n")[0]
 
     def icon(self) -> QIcon:
         return QIcon(str(ICON))
@@ -91,6 +91,21 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         self.add(*options.values(), advanced=advanced)
 
     # Reading.
+
+    def check(self, parameters: dict[str, Any], context: QgsProcessingContext) -> None:
+        """Raise a QgsProcessingException for what can be known to be wrong before a run."""
+
+    def checkParameterValues(
+        self, parameters: dict[str, Any], context: QgsProcessingContext
+    ) -> tuple[bool, str]:
+        """What Processing asks before a run; the message is shown in the dialog."""
+        fine, message = super().checkParameterValues(parameters, context)
+        if fine:
+            try:
+                self.check(parameters, context)
+            except QgsProcessingException as e:
+                return False, str(e)
+        return fine, message
 
     def said(self, parameters: dict[str, Any], context: QgsProcessingContext) -> list[str]:
         """The offered options that were set; what was not is left to the engine and the model."""
@@ -195,6 +210,10 @@ def teller(feedback: QgsProcessingFeedback) -> Callable[[Event], None]:
             text = tr("{done} of {tiles}, {left} left")
             left = duration(event.get("eta"))
             feedback.setProgressText(text.format(done=done, tiles=tiles, left=left))
+        elif kind == "score" and isinstance(event.get("metrics"), dict):
+            values = (f"{k} {v:.3f}" for k, v in event["metrics"].items() if v is not None)
+            text = tr("Step {step}: {values}")
+            feedback.pushInfo(text.format(step=event.get("step"), values=", ".join(values)))
 
     return tell
 
@@ -289,6 +308,7 @@ def more_outline_parameters() -> Options:
         "--outline": choice(
             "OUTLINE", tr("Outlines along pixels, or smooth contours"), ["pixel", "contour"]
         ),
+        "--smooth": metres("SMOOTH", tr("Round off corners by up to (m)")),
         "--sieve": metres("SIEVE", tr("Regions smaller than this take the class around them (m²)")),
         "--fill-holes": metres("FILL_HOLES", tr("Fill holes smaller than (m²)")),
         "--min-width": metres("MIN_WIDTH", tr("Drop polygons narrower than (m)")),

@@ -81,6 +81,9 @@ class Evaluate(EngineAlgorithm):
         for measure in MEASURES:
             self.addOutput(QgsProcessingOutputNumber(measure.upper(), measure))
 
+    def check(self, parameters, context) -> None:
+        raster_source(self.raster(parameters, "SCENE", context))
+
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         scene = self.raster(parameters, "SCENE", context)
         self._scene = raster_source(scene), scene.name()

@@ -51,9 +51,10 @@ class Predict(EngineAlgorithm):
             "Finds what the model knows (buildings, land cover, your own classes) in a raster of "
             "any size and writes polygons, each with its class, confidence and area. The raster is "
             "resampled to the model's resolution; bands or values that do not fit are reported.\n\n"
-            "Model: a name of the list, or the folder or zip of a model; several, with a semicolon "
-            "between, are averaged. Advanced options that are not set are the model's own; some "
-            "suit only models of pixels, or of objects, and are refused for others.\n\n"
+            "Model: one of the list; Engine and models adds others to it. Scripts may also name a "
+            "folder or zip, or several with a semicolon between, which are averaged. Advanced "
+            "options that are not set are the model's own; some suit only models of pixels, or of "
+            "objects, and are refused for others.\n\n"
             "Map services (WMS, XYZ tiles) are rendered at the model's resolution first; choose an "
             "extent or polygons for them.\n\n"
             "The engine must be set up once: Raster ▸ geoseg ▸ Engine and models."
@@ -86,14 +87,20 @@ class Predict(EngineAlgorithm):
         )
         self.addOutput(QgsProcessingOutputNumber("POLYGONS", tr("Number of polygons")))
 
+    def check(self, parameters, context) -> None:
+        layer = self.raster(parameters, "INPUT", context)
+        if not needs_rendering(layer):
+            raster_source(layer)
+        extent = self.parameterAsExtent(parameters, "EXTENT", context)
+        if not extent.isNull() and self.parameterAsSource(parameters, "AOI", context) is not None:
+            raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
+
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         layer = self.raster(parameters, "INPUT", context)
         self._model = self.parameterAsString(parameters, "MODEL", context)
         self._aoi = self.parameterAsSource(parameters, "AOI", context)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, layer.crs())
         self._area = [] if extent.isNull() else [f"--bounds={bounds(extent)}"]
-        if self._area and self._aoi is not None:
-            raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
         self._rendering = None
         if needs_rendering(layer):
             wanted, crs = (layer.extent() if extent.isNull() else extent), layer.crs()

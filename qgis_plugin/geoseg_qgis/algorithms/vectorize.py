@@ -50,7 +50,7 @@ class Vectorize(EngineAlgorithm):
 
     def initAlgorithm(self, config: dict[str, Any] | None = None) -> None:
         self.add(QgsProcessingParameterRasterLayer("INPUT", tr("Raster of classes")))
-        band = QgsProcessingParameterBand("BAND", tr("Band"), 1, "INPUT")
+        band = QgsProcessingParameterBand("BAND", tr("Band"), 1, "INPUT", optional=True)
         self.offer({"--band": band})
         self.add(words("CLASSES", tr("Names of classes: 1=building,2=road")))
         self.offer({"--background": words("BACKGROUND", tr("Background: none, or numbers: 0,255"))})
@@ -79,6 +79,9 @@ class Vectorize(EngineAlgorithm):
         )
         self.add(QgsProcessingParameterVectorDestination("OUTPUT", tr("Polygons"), POLYGON))
         self.addOutput(QgsProcessingOutputNumber("POLYGONS", tr("Number of polygons")))
+
+    def check(self, parameters, context) -> None:
+        raster_source(self.raster(parameters, "INPUT", context))
 
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
         layer = self.raster(parameters, "INPUT", context)
