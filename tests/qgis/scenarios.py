@@ -392,6 +392,7 @@ def say_yes(desktop):
 def killed(desktop):
     """The test kills QGIS in the midst of a run."""
     yield from begin(desktop, FOLDER / "killed.gpkg")
+    desktop.found["pid"] = os.getpid()
     desktop.found["engines"] = engines()
     desktop.write()
     yield lambda: False
