@@ -109,7 +109,7 @@ def test_rasters(tmp_path):
     probabilities = written("p.tif", np.eye(8, dtype=np.float32), gdal.GDT_Float32)
     style.style_probabilities(probabilities, {}, MODEL)
     image = probabilities.renderer().block(1, probabilities.extent(), 8, 8).image()
-    assert image.pixelColor(0, 0).name() == "#e6550d"
+    assert image.pixelColor(0, 0).name() in ("#e6550d", "#e7550d")  # newer QGIS round otherwise
     assert image.pixelColor(0, 0).alpha() == 255
     assert image.pixelColor(1, 0).alpha() == 0
     assert "m-1.0" in probabilities.metadata().abstract()
