@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from osgeo import gdal
 from qgis import utils
 from qgis.core import (
     QgsApplication,
@@ -21,7 +22,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtCore import QEvent, QPoint, Qt, QTimer
 from qgis.PyQt.QtGui import QMouseEvent
-from qgis.PyQt.QtWidgets import QAction, QApplication, QDockWidget, QMessageBox
+from qgis.PyQt.QtWidgets import QAction, QApplication, QComboBox, QDockWidget, QMessageBox
 
 SCENE = os.environ.get("GEOSEG_SCENE", "")
 FOLDER = Path(os.environ.get("GEOSEG_FOLDER", "."))
@@ -202,6 +203,21 @@ def areas(desktop):
         rectangle.yMaximum(),
     ]
 
+    five = str(FOLDER / "five.tif")
+    gdal.Translate(five, SCENE, bandList=[3, 1, 2, 1, 2])
+    dock.area.prefer(0)
+    dock.model.combo.setCurrentIndex(dock.model.combo.findData("landcover-v0"))
+    show(desktop, QgsRasterLayer(five, "Five bands"))
+    open_dock(desktop)
+    dock.bands.setChecked(True)
+    for combo, band in zip(dock.bands.findChildren(QComboBox), (2, 3, 1)):
+        combo.setCurrentIndex(band - 1)
+    found["bands"] = dock.bands.value()
+    yield lambda: dock.go.isEnabled()
+    yield drawn(desktop)
+    desktop.shot("bands")
+    found["preflight of bands"] = dock.preflight.text()
+
 
 def drag(canvas, left, top, right, bottom):
     """With the mouse, in shares of the canvas."""
@@ -292,8 +308,19 @@ def cancel(desktop):
     yield lambda: engines() == 0
     found["status"] = dock.status.text()
     found["results"] = results()
-    yield lambda: dock.go.isEnabled()
+    found["again"] = dock.go.isEnabled()
     desktop.shot("cancel")
+
+    (FOLDER / "file").touch()
+    dock.output.setFilePath(str(FOLDER / "file" / "below.gpkg"))
+    dock.go.click()
+    yield lambda: dock._run is None
+    found["error status"] = dock.status.text()
+    bar = desktop.iface.messageBar().currentItem()
+    found["error bar"] = bar is not None and bar.title()
+    QTimer.singleShot(300, lambda: close_box(found, "details"))
+    dock.details.click()
+    desktop.shot("failed")
 
 
 def traces(desktop) -> dict:
@@ -343,7 +370,7 @@ def reload(desktop):
         QgsProject.instance().clear()
         yield drawn(desktop)
         found["rounds"].append(traces(desktop))
-    found["output"] = sorted(path.name for path in FOLDER.iterdir())
+    found["output"] = [p.name for p in FOLDER.iterdir() if not p.name.startswith(".geoseg-")]
 
 
 def close(desktop):
@@ -365,6 +392,7 @@ def say_yes(desktop):
 def killed(desktop):
     """The test kills QGIS in the midst of a run."""
     yield from begin(desktop, FOLDER / "killed.gpkg")
+    desktop.found["pid"] = os.getpid()
     desktop.found["engines"] = engines()
     desktop.write()
     yield lambda: False

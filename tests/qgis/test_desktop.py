@@ -12,23 +12,39 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from osgeo import gdal
 from tiles import TileServer, photo
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-TOWN = ROOT / "tests" / "data" / "banepa.tif"  # large enough to be in the midst of
 SHOTS = Path(os.environ.get("GEOSEG_SCREENSHOTS") or tempfile.mkdtemp(prefix="geoseg-shots-"))
 LIMIT = 150  # seconds for a QGIS, which waits for ever where it asks
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("qgis") and shutil.which("xvfb-run")), reason="needs qgis and xvfb"
 )
+
+
+@pytest.fixture(scope="module")
+def town(scene, tmp_path_factory) -> str:
+    """The scene, with the pixels that the model expects, four times: some fifty tiles."""
+    folder = tmp_path_factory.mktemp("town")
+    width, height, pixel = 3072, 2048, 0.3
+    parts = []
+    for number in range(4):
+        left = 400_000 + (number % 2) * width * pixel
+        top = 3_060_000 - (number // 2) * height * pixel
+        box = [left, top, left + width * pixel, top - height * pixel]
+        part = str(folder / f"{number}.vrt")
+        gdal.Translate(part, scene, outputBounds=box, outputSRS="EPSG:32645")
+        parts.append(part)
+    gdal.BuildVRT(str(folder / "town.vrt"), parts)
+    return str(folder / "town.vrt")
 
 
 class Desktop:
@@ -107,6 +123,11 @@ class Desktop:
                 alive.append(int(folder.name))
         return alive
 
+    def outputs(self) -> list[str]:
+        """What runs have left; an engine that had to be killed may leave its hidden folder."""
+        names = [path.name for path in self.folder.iterdir()]
+        return [name for name in names if not name.startswith(".geoseg-")]
+
     def until(self, condition, seconds: float) -> bool:
         """Whether it comes true in time."""
         last = time.monotonic() + seconds
@@ -118,7 +139,6 @@ class Desktop:
 
 
 ENGINE = r"-m geoseg "
-QGIS = r"^qgis |/qgis "
 
 
 def played(scenario: str, folder: Path, scene: Path | str, **more: str) -> tuple[dict, Desktop]:
@@ -161,6 +181,8 @@ def test_areas(scene, tmp_path):
     left, bottom, right, top = result["extent"]
     assert west - 1 <= left < right <= east + 1
     assert south - 1 <= bottom < top <= north + 1
+    assert found["bands"] == "2,3,1"
+    assert "tiles: " in found["preflight of bands"]
 
 
 def test_map_tiles(scene, tmp_path):
@@ -179,16 +201,21 @@ def test_no_engine(scene, tmp_path):
     assert "does not exist" in found["text"]
 
 
-def test_cancel(tmp_path):
-    found, desktop = played("cancel", tmp_path, TOWN)
+def test_cancel(town, tmp_path):
+    found, desktop = played("cancel", tmp_path, town)
     assert found["engines before"] == 1
     assert "Canceled" in found["status"]
     assert found["results"] == []
-    assert list(desktop.folder.iterdir()) == []
+    assert found["again"]
+    assert desktop.outputs() == ["file"]
+    # A run that fails is told in the dock, in the message bar, and at length behind a button.
+    assert "below.gpkg" in found["error status"]
+    assert found["error bar"] == "geoseg"
+    assert "geoseg predict" in found["details"]
 
 
-def test_reloads_leave_nothing_behind(tmp_path):
-    found, _ = played("reload", tmp_path, TOWN)
+def test_reloads_leave_nothing_behind(town, tmp_path):
+    found, _ = played("reload", tmp_path, town)
     assert found["loaded"]
     assert found["without"]["provider"] is False
     assert found["without"]["actions"] == 0
@@ -197,23 +224,17 @@ def test_reloads_leave_nothing_behind(tmp_path):
     assert found["output"] == []
 
 
-def test_closed_in_the_midst_of_a_run(tmp_path):
-    found, desktop = played("close", tmp_path, TOWN)
+def test_closed_in_the_midst_of_a_run(town, tmp_path):
+    found, desktop = played("close", tmp_path, town)
     assert found["engines"] == 1
     assert "asked" in found
-    assert list(desktop.folder.iterdir()) == []
+    assert desktop.outputs() == []
 
 
-def test_killed_in_the_midst_of_a_run(tmp_path):
-    with Desktop("killed", tmp_path, TOWN) as desktop:
+def test_killed_in_the_midst_of_a_run(town, tmp_path):
+    with Desktop("killed", tmp_path, town) as desktop:
         assert desktop.until(lambda: desktop.found().get("engines"), LIMIT), desktop.log()
         assert desktop.processes(ENGINE)
-        for pid in desktop.processes(QGIS):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(desktop.found()["pid"], signal.SIGKILL)
         assert desktop.until(lambda: not desktop.processes(ENGINE), 35)
-        assert list(desktop.folder.iterdir()) == []
-
-
-if __name__ == "__main__":  # a scenario by hand, for its pictures
-    name, image = sys.argv[1:3]
-    print(played(name, Path(tempfile.mkdtemp()), image)[0])
+        assert desktop.outputs() == []

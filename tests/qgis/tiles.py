@@ -16,14 +16,15 @@ EDGE = 256
 
 
 def png(rows: list[bytes]) -> bytes:
-    """An RGB picture of EDGE columns."""
+    """A picture of EDGE columns, RGB or RGBA."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    head = struct.pack(">IIBBBBB", EDGE, len(rows), 8, 2, 0, 0, 0)
+    kind = {3: 2, 4: 6}[len(rows[0]) // EDGE]
+    head = struct.pack(">IIBBBBB", EDGE, len(rows), 8, kind, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
     chunks = (chunk(b"IHDR", head), chunk(b"IDAT", body), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
@@ -40,16 +41,22 @@ def plain(z: int, x: int, y: int) -> bytes:
 
 
 def photo(path: str) -> Callable[[int, int, int], bytes]:
-    """Tiles of a raster, warped to web mercator; black where it has nothing."""
+    """Tiles of a raster, warped to web mercator; clear where it has nothing."""
     half = math.pi * 6378137
 
     def picture(z: int, x: int, y: int) -> bytes:
         edge = 2 * half / 2**z
         left, top = x * edge - half, half - y * edge
-        options = {"format": "MEM", "dstSRS": "EPSG:3857", "width": EDGE, "height": EDGE}
+        options = {
+            "format": "MEM",
+            "dstSRS": "EPSG:3857",
+            "width": EDGE,
+            "height": EDGE,
+            "dstAlpha": True,
+        }
         bounds = [left, top - edge, left + edge, top]
         tile = gdal.Warp("", path, outputBounds=bounds, resampleAlg="average", **options)
-        array = tile.ReadAsArray()[:3].transpose(1, 2, 0)
+        array = tile.ReadAsArray().transpose(1, 2, 0)
         return png([row.tobytes() for row in array])
 
     return picture
