@@ -31,7 +31,7 @@ def qgis_process(tmp_path_factory):
 
     def run(*arguments: str) -> str:
         command = [PROGRAM, *arguments]
-        ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
