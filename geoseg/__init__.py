@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from geoseg.batch.run import batch
+    from geoseg.batch.status import status as batch_status
     from geoseg.doctor import examine as doctor
     from geoseg.errors import GeosegError
     from geoseg.evaluate.compare import compare
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from geoseg.predict import Result, predict
     from geoseg.preflight import describe as info
     from geoseg.preview import preview
-    from geoseg.registry import list_models, pull
+    from geoseg.registry import add_model, list_models, pull, remove_model
     from geoseg.survey import survey as plan
     from geoseg.train import train
     from geoseg.train.recipe import recipe
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 # Each verb of the command line is one of these functions.
 _HOME = {
     "predict": "geoseg.predict:predict",
+    "batch": "geoseg.batch.run:batch",
+    "batch_status": "geoseg.batch.status:status",
     "Result": "geoseg.predict:Result",
     "info": "geoseg.preflight:describe",
     "plan": "geoseg.survey:survey",
@@ -47,6 +51,8 @@ _HOME = {
     "split_objects": "geoseg.instances.split:split_objects",
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
+    "add_model": "geoseg.registry:add_model",
+    "remove_model": "geoseg.registry:remove_model",
     "list_models": "geoseg.registry:list_models",
     "pull": "geoseg.registry:pull",
     "GeosegError": "geoseg.errors:GeosegError",
@@ -56,6 +62,9 @@ __all__ = [
     "GeosegError",
     "Result",
     "__version__",
+    "add_model",
+    "batch",
+    "batch_status",
     "compare",
     "doctor",
     "evaluate",
@@ -68,6 +77,7 @@ __all__ = [
     "pull",
     "recipe",
     "regularize",
+    "remove_model",
     "split_objects",
     "train",
     "vectorize",

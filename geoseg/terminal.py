@@ -6,13 +6,15 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from geoseg.events import Event, Listener
 
 if TYPE_CHECKING:
+    from geoseg.batch.run import BatchResult
     from geoseg.predict import Result
     from geoseg.vectorize_raster import Vectorized
 
@@ -38,8 +40,18 @@ def narrate(as_json: bool) -> Iterator[Listener]:
                     print(f"{event['model']} on {event['device']}", file=sys.stderr)
                 else:
                     unit = "band"  # of rows
+                if "scenes" in event:
+                    unit = "scene"
+                    if event["dashboard"]:
+                        print(f"dashboard: {event['dashboard']}", file=sys.stderr)
                 bar = tqdm(total=event["tiles"], unit=unit, file=sys.stderr, leave=False)
+            case "scene" if event["state"] != "done":
+                print(f"{event['id']}: {event['state']}: {event['error']}", file=sys.stderr)
             case "progress" if bar is not None:
+                if "km2" in event:
+                    speed = event["km2"] / max(event["seconds"], 0.01)
+                    said = f"{speed:.3g} km²/s, {event['failed']} failed"
+                    bar.set_postfix_str(said, refresh=False)
                 bar.update(event["done"] - bar.n)
 
     try:
@@ -49,7 +61,10 @@ def narrate(as_json: bool) -> Iterator[Listener]:
             bar.close()
 
 
+PULSE = 2.0  # seconds between two signs of life
+_LAST = ("result", "error")  # events after which there are none
 _protocol: int | None = None  # descriptor of the lines, where stdout was claimed for them
+_writing, _ended = threading.Lock(), threading.Event()
 
 
 def claim_stdout() -> None:
@@ -64,8 +79,33 @@ def claim_stdout() -> None:
         return
 
 
+def keep_alive() -> None:
+    """Write an "alive" event now, and others from a thread until the run has ended.
+
+    Imports and large tiles take their time, in which a run would else be as silent as a dead one.
+    """
+    if _protocol is not None:
+        print_json({"event": "alive"})
+        threading.Thread(target=_beat, daemon=True).start()
+
+
+def _beat() -> None:
+    with suppress(OSError):  # the run itself finds out that nobody reads on
+        while not _ended.wait(PULSE):
+            with _writing:
+                if not _ended.is_set():
+                    _write({"event": "alive"})
+
+
 def print_json(record: Any) -> None:
     """One JSON line on stdout, at once."""
+    with _writing:
+        if isinstance(record, Mapping) and record.get("event") in _LAST:
+            _ended.set()
+        _write(record)
+
+
+def _write(record: Any) -> None:
     line = json.dumps(record, default=str) + "\n"
     if _protocol is None:
         sys.stdout.write(line)
@@ -89,6 +129,21 @@ def summary_of_vectors(result: Vectorized) -> str:
     """The same of a raster that was vectorized."""
     lines = [*_per_class(result), f"wrote {result.output}"]
     return "\n".join([*lines, f"{_count(result.rows, 'row')} in {result.seconds:.1f} s"])
+
+
+def summary_of_batch(result: BatchResult) -> str:
+    """What a batch did, and where it is told in full."""
+    counts = [f"{_count(result.scenes, 'scene')}: {result.done:,} done"]
+    counts += [f"{n:,} {name}" for name in ("failed", "skipped") if (n := getattr(result, name))]
+    return "\n".join(
+        [
+            ", ".join(counts),
+            f"{_count(result.polygons, 'polygon')} on {result.km2:,.3g} km²",
+            f"wrote {result.output}",
+            f"report {result.report}",
+            f"{_count(result.tiles, 'tile')}; {result.seconds:.1f} s",
+        ]
+    )
 
 
 def _per_class(result: Result | Vectorized) -> list[str]:

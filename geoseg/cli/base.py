@@ -82,6 +82,12 @@ def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Vector file, any CRS: only what lies inside is predicted.",
             ),
             click.option(
+                "--bounds",
+                metavar="W,S,E,N",
+                callback=bounds,
+                help="Only what lies inside of these, in the scene's CRS.",
+            ),
+            click.option(
                 "--bands",
                 metavar="B,B,...",
                 callback=comma,
@@ -108,6 +114,33 @@ def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def joining_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how tiles become one; the same in predict and batch."""
+    for option in reversed(
+        [
+            click.option(
+                "--stitch",
+                type=click.Choice(["blend", "crop"]),
+                help="How overlapping tiles are joined.",
+            ),
+            click.option(
+                "--merge",
+                type=click.Choice(["objects", "nms"]),
+                help="How objects that several tiles see become one.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+raster_grid = click.option(
+    "--raster-grid",
+    type=click.Choice(["model", "scene"]),
+    help="Pixels of those rasters: at the model's GSD, or the scene's own.",
+)
 
 
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -246,6 +279,12 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
+            ),
+            click.option(
+                "--smooth",
+                type=float,
+                metavar="M",
+                help="Round off corners, by up to M metres (two pixels or so).",
             ),
             click.option(
                 "--min-width", type=float, metavar="M", help="Drop polygons narrower than this."
