@@ -53,15 +53,16 @@ def show(name: str, as_json: bool) -> None:
 @model.command()
 @click.argument("name")
 @click.option("--device", default="auto")
+@click.option("--runtime", "which", default="auto", metavar="auto|torch|onnx|openvino")
 @as_json
-def check(name: str, device: str, as_json: bool) -> None:
+def check(name: str, device: str, which: str, as_json: bool) -> None:
     """Run the model's golden sample and compare."""
     from geoseg import runtime
     from geoseg.bundle import Bundle
     from geoseg.registry import find
 
     bundle = Bundle.open(find(name))
-    report = bundle.check(runtime.load([bundle], device=device))
+    report = bundle.check(runtime.load([bundle], runtime=which, device=device))
     emit(report.as_dict()) if as_json else click.echo(str(report))
     if not report.ok:
         sys.exit(1)
@@ -109,3 +110,29 @@ def remove(name: str, as_json: bool) -> None:
 
     path = remove_model(name)
     emit({"event": "result", "name": name, "path": path}) if as_json else click.echo(path)
+
+
+@model.command()
+@click.argument("name")
+@click.option(
+    "--to",
+    required=True,
+    metavar="FORMAT",
+    help="bundle (with an ONNX graph: runs without torch), onnx, deepness, emd, openvino, "
+    "torchscript, pt2 or mlm.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--tile", type=int, metavar="PX", help="Edge of the tiles, of formats with one size.")
+@overwrite
+@as_json
+def export(
+    name: str, to: str, output: Path, tile: int | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write a model in a format that other tools read, checked on its golden sample."""
+    from geoseg.exchange import export as run
+
+    done = run(name, to, output, tile=tile, overwrite=bool(overwrite))
+    if as_json:
+        emit(done.as_dict())
+    else:
+        click.echo("\n".join(str(part) for part in (done.report, done.path) if part))

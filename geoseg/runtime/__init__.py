@@ -25,6 +25,8 @@ from geoseg.spec import ModelSpec, Scaling
 # Name -> module, the preferred first. `load(bundle, *, device, precision, batch_size, threads)`.
 RUNTIMES = {
     "torch": "geoseg.runtime.torch_runtime",
+    "onnx": "geoseg.runtime.onnx_runtime",
+    "openvino": "geoseg.runtime.openvino_runtime",
     "fake": "geoseg.runtime.fake",
 }
 
