@@ -110,7 +110,7 @@ def _of_graph(
     image = real_chip(spec, raster)
     run = _session(path, raw)
     scores = run(image)
-    _must_be_probabilities(path, scores, spec)
+    _must_be_probabilities(path, scores, image, spec)
     if not spec.tiling.fixed:
         _must_take_other_sizes(path, run, image, spec)
     bundle = Bundle.write_graph(
@@ -194,7 +194,8 @@ def _of_checkpoint(
     if terms.architecture is None:
         spec_of(terms, path, architecture="unknown")  # what else is missing comes first
         terms.must_say(path, {"architecture": None})
-    assert terms.architecture is not None and found.state is not None
+    assert terms.architecture is not None
+    assert found.state is not None
     architecture, arguments = terms.architecture, terms.arguments or {}
     stride = models.stride_of(architecture, arguments)
     tiling = {"size": 512 // stride * stride or stride, "stride": stride}
@@ -217,7 +218,7 @@ def _of_checkpoint(
         bands=len(spec.bands),
     )
     golden = golden_sample(spec, network, real_chip(spec, raster), half=False)
-    _must_be_probabilities(path, golden.scores, spec)
+    _must_be_probabilities(path, golden.scores, golden.input, spec)
     about = _card(spec, path, found, terms)
     bundle = Bundle.write(target, spec, network.state_dict(), golden, about, half=False)
     return bundle, golden.scores, spec
@@ -250,46 +251,43 @@ def _session(path: Path, raw: bytes) -> Any:
     return run
 
 
-def _must_be_probabilities(path: Path, scores: NDArray[np.float32], spec: ModelSpec) -> None:
-    edge = spec.tiling.size if spec.tiling.fixed else None
+def _must_be_probabilities(
+    path: Path, scores: NDArray[np.float32], image: NDArray[np.float32], spec: ModelSpec
+) -> None:
+    """One channel per class, as large as the picture, finite, 0 to 1, adding up to 1."""
     if scores.ndim != 4 or scores.shape[1] != len(spec.classes):
-        given = (
-            scores.shape[1]
-            if scores.ndim == 4
-            else f"an array of {scores.shape}, not one of 4 axes"
-        )
+        channels = f"{scores.shape[1]} channels" if scores.ndim == 4 else f"{scores.ndim} axes"
         raise ConfigError(
-            f"{path}: its network gives {given}{' channels' if scores.ndim == 4 else ''}, but "
-            f"{len(spec.classes)} classes are named"
+            f"{path}: its network gives {channels}, and {len(spec.classes)} classes are named: one "
+            "channel each is needed, and a single one is a class without a background"
         )
-    if edge is not None and scores.shape[2:] != (edge, edge):
-        rows, cols = scores.shape[2:]
-        raise ModelError(f"{path}: gives {rows} x {cols} pixels for a picture of {edge} x {edge}")
+    _must_be_as_large(path, scores, image)
     if not np.isfinite(scores).all():
         raise ModelError(f"{path}: gives numbers that are not finite, on a real picture")
     low, high, total = float(scores.min()), float(scores.max()), scores.sum(1)
-    wrong = low < -_SUM or high > 1 + _SUM
-    if wrong or (len(spec.classes) > 1 and np.abs(total - 1).max() > _SUM):
-        what = (
-            f"values from {low:.3g} to {high:.3g}"
-            if wrong
-            else (f"values that add up to {float(total.min()):.3g} to {float(total.max()):.3g}")
-        )
+    what = ""
+    if low < -_SUM or high > 1 + _SUM:
+        what = f"values from {low:.3g} to {high:.3g}"
+    elif len(spec.classes) > 1 and np.abs(total - 1).max() > _SUM:
+        what = f"values that add up to {float(total.min()):.3g} to {float(total.max()):.3g}"
+    if what:
         raise ConfigError(
             f"{path}: gives {what}, no probabilities of classes that exclude each other: is the "
             "activation (softmax, sigmoid) in the contract right?"
         )
 
 
+def _must_be_as_large(path: Path, scores: NDArray[np.float32], image: NDArray[np.float32]) -> None:
+    (rows, cols), (high, wide) = scores.shape[2:], image.shape[2:]
+    if (rows, cols) != (high, wide):
+        raise ModelError(f"{path}: gives {rows} x {cols} pixels for a picture of {high} x {wide}")
+
+
 def _must_take_other_sizes(
     path: Path, run: Any, image: NDArray[np.float32], spec: ModelSpec
 ) -> None:
     higher = np.concatenate([image, image[:, :, : spec.tiling.stride]], axis=2)
-    shape, given = higher.shape[2:], run(higher).shape[2:]
-    if given != shape or run(image).shape[2:] != image.shape[2:]:
-        raise ModelError(
-            f"{path}: gives {given[0]} x {given[1]} pixels for a picture of {shape[0]} x {shape[1]}"
-        )
+    _must_be_as_large(path, run(higher), higher)
 
 
 def _shares(spec: ModelSpec, scores: NDArray[np.float32]) -> dict[str, float]:
