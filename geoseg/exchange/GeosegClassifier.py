@@ -38,7 +38,7 @@ class GeosegClassifier:
         )
         self.padding = int(self.definition["Padding"])
 
-    def getParameterInfo(self) -> list[dict[str, Any]]:  # noqa: N802
+    def getParameterInfo(self) -> list[dict[str, Any]]:
         """What the user may set."""
         number = {"dataType": "numeric", "required": False}
         return [
@@ -48,7 +48,7 @@ class GeosegClassifier:
             _parameter("threshold", "Threshold", value=self.definition["Threshold"], **number),
         ]
 
-    def getConfiguration(self, **scalars: Any) -> dict[str, Any]:  # noqa: N802
+    def getConfiguration(self, **scalars: Any) -> dict[str, Any]:
         """Blocks of pixels so large that with the padding they fit the network."""
         self.padding = int(scalars.get("padding", self.padding))
         self.threshold = float(scalars.get("threshold", self.definition["Threshold"]))
@@ -63,15 +63,13 @@ class GeosegClassifier:
             "inputMask": True,
         }
 
-    def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:  # noqa: N802
+    def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:
         """One band of bytes."""
         kwargs["output_info"]["bandCount"] = 1
         kwargs["output_info"]["pixelType"] = "u1"
         return kwargs
 
-    def updatePixels(  # noqa: N802
-        self, tlc: Any, shape: Any, props: Any, **blocks: Any
-    ) -> dict[str, Any]:
+    def updatePixels(self, tlc: Any, shape: Any, props: Any, **blocks: Any) -> dict[str, Any]:
         """(bands, H, W) pixels -> (1, H - 2 padding, W - 2 padding) class numbers."""
         pixels = np.where(blocks["raster_mask"] == 0, 0, blocks["raster_pixels"])
         height, width = pixels.shape[1:]
@@ -79,7 +77,7 @@ class GeosegClassifier:
         full.append((0, self.definition["ImageWidth"] - width))
         batch = np.pad(pixels.astype(np.float32), full)[None]
         (scores,) = self.session.run(None, {self.session.get_inputs()[0].name: batch})
-        classes = self._classes(scores[0])[: height, : width]
+        classes = self._classes(scores[0])[:height, :width]
         inner = slice(self.padding, -self.padding or None)
         blocks["output_pixels"] = classes[None, inner, inner].astype(props["pixelType"], copy=False)
         return blocks

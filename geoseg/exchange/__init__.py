@@ -34,7 +34,7 @@ FORMATS = {
     "onnx": Format(".onnx", "geoseg.exchange.files:onnx", "ONNX: scaled pixels to probabilities"),
     "deepness": Format(".onnx", "geoseg.exchange.deepness:write", "ONNX for QGIS' Deepness"),
     "emd": Format(".dlpk", "geoseg.exchange.esri:write", "Esri package: .emd, ONNX, function"),
-    "openvino": Format("", "geoseg.exchange.files:openvino", "a folder with OpenVINO's .xml and .bin"),
+    "openvino": Format("", "geoseg.exchange.files:openvino", "folder of .xml and .bin"),
     "torchscript": Format(".pt", "geoseg.exchange.files:torchscript", "torch.jit"),
     "pt2": Format(".pt2", "geoseg.exchange.files:pt2", "torch.export"),
     "mlm": Format(".json", "geoseg.exchange.files:mlm", "the STAC MLM item alone"),

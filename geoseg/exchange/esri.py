@@ -1,5 +1,5 @@
-"""Esri's deep learning package (.dlpk): a zip of a model definition (.emd), the network as ONNX, and
-the Python raster function that ArcGIS calls for each block of pixels."""
+"""Esri's deep learning package (.dlpk): a zip of a model definition (.emd), the network as ONNX,
+and the Python raster function that ArcGIS calls for each block of pixels."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geoseg.bundle import WEIGHTS, Bundle, CheckReport, check_sample
-from geoseg.errors import ModelError
 from geoseg.bundle.files import ITEM
+from geoseg.errors import ModelError
 from geoseg.exchange.network import axes, example, whole
 from geoseg.exchange.onnx_graph import graph_of, stored_in, to_bytes
 from geoseg.runtime.onnx_runtime import new_session
@@ -60,9 +61,7 @@ def openvino(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     path.mkdir()
     ov.save_model(engine.read_model(model=graph), path / "model.xml", compress_to_fp16=True)
     mlm(source, path / ITEM, tile)
-    compiled = engine.compile_model(
-        path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
+    compiled = engine.compile_model(path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return proved(source, "openvino float32", first_output(compiled), size=tile)
 
 
@@ -72,9 +71,11 @@ def torchscript(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DeprecationWarning, and all that tracing has to say
         with torch.no_grad():
-            traced = torch.jit.trace(module, example(source.spec), check_trace=False)
+            trace: Any = torch.jit.trace
+            traced = trace(module, example(source.spec), check_trace=False)
         torch.jit.save(traced, str(path))
-        again = torch.jit.load(str(path))
+        load: Any = torch.jit.load
+        again = load(str(path))
     return proved(source, "torch float32 (torchscript)", _with_torch(again))
 
 

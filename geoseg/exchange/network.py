@@ -1,6 +1,6 @@
 """A bundle's network as one module that can be exported: what comes in and goes out is chosen.
 
-    pixels -> (x - offset) / scale -> network -> temperature -> activation -> probabilities
+pixels -> (x - offset) / scale -> network -> temperature -> activation -> probabilities
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ class Whole(nn.Module):
     scaling: what is still to be done to the pixels; None where they come scaled.
     """
 
+    gain: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, spec: ModelSpec, scaling: Scaling | None) -> None:
         super().__init__()
         self.network = network
         self.temperature, self.activation = spec.temperature, spec.activation
         self.scaling = scaling
         if scaling is not None:
-            gain = torch.tensor([1 / s for s in scaling.scale])
-            shift = torch.tensor([-o / s for o, s in zip(scaling.offset, scaling.scale, strict=True)])
-            self.register_buffer("gain", gain.view(1, -1, 1, 1))
-            self.register_buffer("shift", shift.view(1, -1, 1, 1))
+            scale, offset = torch.tensor(scaling.scale), torch.tensor(scaling.offset)
+            self.register_buffer("gain", (1 / scale).view(1, -1, 1, 1))
+            self.register_buffer("shift", (-offset / scale).view(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.scaling is not None:

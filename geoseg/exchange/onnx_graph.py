@@ -1,7 +1,8 @@
-"""Networks as ONNX graphs, by torch's own exporter; weights inside, or left in a safetensors file."""
+"""Networks as ONNX graphs, by torch's own exporter; weights inside, or in a safetensors file."""
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import warnings
@@ -19,10 +20,10 @@ from torch import nn
 from geoseg.bundle import WEIGHTS
 from geoseg.errors import MissingDependencyError, ModelError
 from geoseg.exchange.network import axes, example
+from geoseg.runtime.torch_network import ENCODER
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
-    import onnx
     import onnx_ir as ir
 
 OPSET = 18  # of ONNX Runtime 1.14 (2023) and later
@@ -51,7 +52,11 @@ def stored_in(raw: bytes) -> dict[str, Stored]:
 
 
 def graph_of(
-    network: nn.Module, spec: ModelSpec, *, size: int | None = None, stored: Mapping[str, Stored] | None = None
+    network: nn.Module,
+    spec: ModelSpec,
+    *,
+    size: int | None = None,
+    stored: Mapping[str, Stored] | None = None,
 ) -> ir.Model:
     """The network (see geoseg.exchange.network) as an ONNX model.
 
@@ -67,9 +72,11 @@ def graph_of(
     # not be those of the bundle. Whoever runs the graph does it when it is loaded.
     passes.InlinePass()(model)
     fold_constants(model, input_size_limit=16, output_size_limit=_SMALL)
+    _name(model)
     for tidy in (
-        *(passes.RemoveUnusedNodesPass(), passes.RemoveUnusedFunctionsPass()),
-        *(passes.DeduplicateInitializersPass(), passes.ClearMetadataAndDocStringPass()),
+        passes.RemoveUnusedNodesPass(),
+        passes.DeduplicateInitializersPass(_SMALL),
+        passes.ClearMetadataAndDocStringPass(),
     ):
         tidy(model)
     if stored is not None:
@@ -133,6 +140,38 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+# --- names ----------------------------------------------------------------------------------
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where torch notes the modules around a node
+_ENCODER = f"network.{ENCODER}"
+
+
+def _name(model: ir.Model) -> None:
+    """Nodes by the modules that they come from; what leaves the encoder is 'encoder.0' and so on.
+
+    By these names a runtime can tell encoder and decoder apart, to compute them in precisions of
+    their own.
+    """
+    import onnx_ir as ir
+
+    scopes = {node: _scopes(node) for node in model.graph}
+    inside = {node for node, names in scopes.items() if _ENCODER in names}
+    left = 0
+    for number, (node, names) in enumerate(scopes.items()):
+        if len(names) > 1:
+            node.name = f"{names[-2].removeprefix('network.')}/{node.op_type}.{number}"
+        for value in node.outputs if node in inside else ():
+            users = {use.node for use in value.uses() if use.node.op_type != "Shape"}
+            if value.dtype == ir.DataType.FLOAT and not users <= inside:
+                value.name = f"{ENCODER}.{left}"
+                left += 1
+
+
+def _scopes(node: ir.Node) -> list[str]:
+    names: list[str] = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    return names
 
 
 # --- weights that lie elsewhere -------------------------------------------------------------

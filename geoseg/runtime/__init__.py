@@ -83,8 +83,8 @@ def load(
 
     runtime: one of RUNTIMES, or auto: the fastest of those that are installed. device: auto, cpu,
     cuda, cuda:1, mps, and others that a runtime knows. precision: auto, float32, bfloat16,
-    float16; auto takes the fastest that agrees with the bundle's golden sample. `batch_size` and `threads` are chosen
-    when not given. tta: see geoseg.runtime.augment.
+    float16; auto takes the fastest that agrees with the bundle's golden sample. `batch_size` and
+    `threads` are chosen when not given. tta: see geoseg.runtime.augment.
     """
     from geoseg.runtime.augment import Augmented, Ensemble
     from geoseg.runtime.choice import fastest

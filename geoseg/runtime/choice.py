@@ -113,5 +113,6 @@ def _nothing(bundle: Bundle) -> GeosegError:
         return MissingDependencyError("onnxruntime", "onnx")
     return ModelError(
         f"{bundle.path}: it has no {GRAPH}, so it needs torch, which is not installed: "
-        f"pip install geoseg; or, where torch is: geoseg model export {bundle.spec.name} --to bundle"
+        "pip install geoseg; or, on a machine with torch, "
+        f"geoseg model export {bundle.spec.name} --to bundle"
     )

@@ -87,7 +87,9 @@ def load(
     for name in names:
         number = int(device.partition(":")[2] or 0)
         try:
-            session = new_session(raw, stored, provider=PROVIDERS[name], number=number, threads=threads)
+            session = new_session(
+                raw, stored, provider=PROVIDERS[name], number=number, threads=threads
+            )
         except _failures() as e:
             if name != names[-1]:  # a package for GPUs on a machine without its libraries
                 continue
@@ -160,8 +162,10 @@ def _failures() -> tuple[type[BaseException], ...]:
     """What a session raises; its errors have no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "RuntimeException")
-    names += ("NotImplemented", "NoSuchFile", "NoModel", "ModelLoaded", "EPFail", "EngineError")
+    names = (
+        *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "RuntimeException"),
+        *("NotImplemented", "NoSuchFile", "NoModel", "ModelLoaded", "EPFail", "EngineError"),
+    )
     known = [getattr(state, name) for name in names if hasattr(state, name)]
     return (*known, RuntimeError, ValueError, MemoryError)
 
