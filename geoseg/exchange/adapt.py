@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
 
 MOST_BYTES = 2 << 30  # that a file of protocol buffers can hold
+_SQUEEZE_BY_INPUT = 13  # opset from which it is told by an input which axis goes
 _SOFTMAX_BY_AXIS = 13  # opset from which it is along one axis; earlier along all that follow
 
 
@@ -97,7 +98,7 @@ def adapted(
     scores = next(o for o in graph.output if o.name == output)
     nodes = _Chain(onnx.helper, output)
     if numbers:
-        _one_hot(nodes, graph, scores, classes)
+        _one_hot(nodes, graph, scores, classes, version)
     else:
         if last:
             nodes.add("Transpose", perm=[0, 3, 1, 2])
@@ -162,7 +163,7 @@ def _prepend(graph: Any, last: bool) -> None:
     )
 
 
-def _one_hot(nodes: _Chain, graph: Any, scores: Any, classes: int) -> None:
+def _one_hot(nodes: _Chain, graph: Any, scores: Any, classes: int, version: int) -> None:
     """(N, H, W) or (N, 1, H, W) numbers -> (N, K, H, W) ones and zeros."""
     onnx = need_onnx()
     helper, int64, float32 = onnx.helper, onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
@@ -170,8 +171,11 @@ def _one_hot(nodes: _Chain, graph: Any, scores: Any, classes: int) -> None:
     graph.initializer.append(helper.make_tensor("geoseg_values", float32, [2], [0.0, 1.0]))
     shape = _shape(scores)
     if shape is not None and len(shape) == 4:
-        graph.initializer.append(helper.make_tensor("geoseg_first", int64, [], [0]))
-        nodes.add("Gather", "geoseg_first", axis=1)
+        if version < _SQUEEZE_BY_INPUT:
+            nodes.add("Squeeze", axes=[1])
+        else:
+            graph.initializer.append(helper.make_tensor("geoseg_axis", int64, [1], [1]))
+            nodes.add("Squeeze", "geoseg_axis")
     nodes.add("Cast", to=int64)
     nodes.add("OneHot", "geoseg_depth", "geoseg_values", axis=1)
 

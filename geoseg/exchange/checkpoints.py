@@ -43,7 +43,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         except (safetensors.SafetensorError, OSError, ValueError) as e:
             raise ModelError(f"{path}: no intact safetensors file ({e})") from e
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles written by other versions
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         raise ModelError(
             f"{path}: refused, it holds more than tensors and plain values (torch: "
