@@ -121,6 +121,16 @@ def adapted(
     return raw
 
 
+def with_plain_input(network: Network, *, last: bool) -> bytes:
+    """The graph of a bundle that finds objects: what it gives stays as it is."""
+    model = need_onnx().ModelProto()
+    model.CopyFrom(network.proto)
+    del model.metadata_props[:]
+    _prepend(model.graph, last)
+    raw: bytes = model.SerializeToString()
+    return raw
+
+
 class _Chain:
     """Nodes one after the other, from the output `name` on."""
 

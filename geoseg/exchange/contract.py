@@ -17,6 +17,7 @@ from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_valid
 from geoseg.config import Strict, check, read_yaml
 from geoseg.errors import ConfigError
 from geoseg.grid import Tiling, round_up
+from geoseg.runtime.yolo import IOU, LAYOUTS
 from geoseg.spec import BACKGROUND, Band, ClassInfo, ModelSpec, Scaling, Task
 
 Numbers = FiniteFloat | tuple[FiniteFloat, ...]
@@ -103,6 +104,7 @@ class Contract(Strict):
     output:     'scores' (of each class, a channel each) or 'classes' (one number per pixel).
     output_name: which one is meant, where the network has several.
     channels:   where they stand in the input, 'first' or 'last'; asked for if shapes do not say.
+    detector, iou: kind of YOLO, and from which overlap on two of its boxes are one object.
     architecture, arguments: of a checkpoint: rebuild the network (geoseg.models).
     """
 
@@ -123,6 +125,8 @@ class Contract(Strict):
     output_name: Text | None = None
     channels: Literal["first", "last"] | None = None
     tiling: TilingKeys | None = None
+    detector: Literal[tuple(LAYOUTS)] | None = None  # type: ignore[valid-type]
+    iou: Annotated[float, Field(gt=0, lt=1)] | None = None
     architecture: Text | None = None
     arguments: dict[str, Any] | None = None
 
@@ -133,7 +137,7 @@ class Contract(Strict):
             raise ConfigError(
                 f"{source} does not say: {', '.join(missing)}. Write it into "
                 f"{source.with_suffix('.yaml').name} beside it, or a YAML given with --contract "
-                "(docs/exchange.md explains each key)"
+                "(docs/importing.md explains each key)"
             )
 
 
@@ -167,7 +171,7 @@ def spec_of(
         "gsd": contract.gsd,
         "scaling": contract.scaling,
         "classes": contract.classes,
-        "activation": "none" if contract.output == "classes" else contract.activation,
+        "activation": contract.activation if _is_to_be_told(contract) else "none",
         "tiling.size": tiling.size,
         **free,
     }
@@ -177,6 +181,9 @@ def spec_of(
     assert contract.gsd is not None
     assert contract.scaling is not None
     assert contract.dtype is not None
+    arguments = contract.arguments or {}
+    if contract.detector is not None:
+        arguments = {"detector": contract.detector, "iou": contract.iou or IOU}
     assert value_range is not None
     bands = tuple(
         Band(b) if isinstance(b, str) else Band(b.name, b.common_name) for b in contract.bands
@@ -197,11 +204,16 @@ def spec_of(
         threshold=contract.threshold or 0.5,
         dtype=contract.dtype,
         value_range=value_range,
-        arguments=contract.arguments or {},
+        arguments=arguments,
         description=contract.description or "",
         license=contract.license or "other",
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+def _is_to_be_told(contract: Contract) -> bool:
+    """Whether there is an activation: not of numbers of classes, nor of YOLO (inside)."""
+    return contract.output != "classes" and contract.detector is None
 
 
 def _as_name(stem: str) -> str:

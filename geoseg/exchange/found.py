@@ -17,6 +17,7 @@ from typing import Any
 from geoseg.bundle.files import refuse_traps
 from geoseg.errors import ModelError
 from geoseg.exchange.adapt import Network, read_graph
+from geoseg.runtime.yolo import LAYOUTS
 
 BYTES = 255.0  # by which Deepness divides
 
@@ -30,6 +31,7 @@ class Found:
     graph:   its network as an ONNX graph, or
     state:   the file of a checkpoint, or
     script:  the file of a TorchScript module.
+    finds_objects: it gives boxes, not scores of pixels.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Found:
     graph: Network | None = None
     state: Mapping[str, Any] | None = None
     script: Path | None = None
+    finds_objects: bool = False
 
 
 def find(path: Path, stack: ExitStack) -> Found:
@@ -68,7 +71,9 @@ def onnx_file(path: Path) -> Found:
     graph = read_graph(path)
     metadata = graph.metadata
     if "model_type" in metadata and "class_names" in metadata:
-        return Found("ONNX for Deepness", {**_sizes(graph), **_deepness(path, graph)}, graph)
+        said = {**_sizes(graph), **_deepness(path, graph)}
+        finds_objects = "detector" in str(metadata["model_type"]).lower()
+        return Found("ONNX for Deepness", said, graph, finds_objects=finds_objects)
     if "stac_item" in metadata:
         item = _json(metadata["stac_item"], f"{path}: its stac_item")
         return Found("ONNX of geoseg", {**_sizes(graph), **_item(item, path)}, graph)
@@ -83,8 +88,8 @@ def _deepness(path: Path, graph: Network) -> dict[str, Any]:
     """Deepness' keys in ours. Networks see bytes divided by 255; bands are left to the user."""
     values = {key: _value(value) for key, value in graph.metadata.items()}
     kind = str(values["model_type"]).lower()
-    if kind != "segmentor":
-        raise ModelError(f"{path}: geoseg imports Deepness' Segmentor, not yet its {kind!r}")
+    if kind not in ("segmentor", "detector"):
+        raise ModelError(f"{path}: geoseg imports Deepness' Segmentor and Detector, not {kind!r}")
     names = values["class_names"]
     if not isinstance(names, dict) or not names:
         raise ModelError(f"{path}: class_names is no table of numbers and names")
@@ -100,8 +105,28 @@ def _deepness(path: Path, graph: Network) -> dict[str, Any]:
     if size is not None:
         overlap = round(float(values.get("tiles_overlap", 15)) / 100 * int(size))
         said["tiling"] = {"size": int(size), "overlap": overlap, "fixed": True}
-    if 0 < float(values.get("seg_thresh") or 0) < 1:
-        said["threshold"] = float(values["seg_thresh"])
+    level = "seg_thresh" if kind == "segmentor" else "det_conf"
+    if 0 < float(values.get(level) or 0) < 1:
+        said["threshold"] = float(values[level])
+    return said | (_detector(path, values, names) if kind == "detector" else {})
+
+
+def _detector(path: Path, values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes of objects have no background; Deepness divides by 255 and does no more."""
+    kind = values.get("det_type")
+    if kind is not None and kind not in LAYOUTS:
+        raise ModelError(
+            f"{path}: geoseg knows no det_type {kind!r}; there are: {', '.join(LAYOUTS)}"
+        )
+    ordered = sorted(names.items(), key=lambda pair: int(pair[0]))
+    said: dict[str, Any] = {
+        "scaling": {"divide": BYTES},
+        "classes": [{"id": i, "name": str(name)} for i, (_, name) in enumerate(ordered, start=1)],
+    }
+    if kind is not None:
+        said["detector"] = kind
+    if 0 < float(values.get("det_iou_thresh") or 0) < 1:
+        said["iou"] = float(values["det_iou_thresh"])
     return said
 
 

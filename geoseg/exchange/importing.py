@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from geoseg.bundle import Bundle, Sample, card
 from geoseg.bundle.files import ITEM
 from geoseg.errors import ConfigError, ModelError
-from geoseg.exchange.adapt import Network, adapted, describe, need_onnx
+from geoseg.exchange.adapt import Network, adapted, describe, need_onnx, with_plain_input
 from geoseg.exchange.chip import real_chip
 from geoseg.exchange.contract import Contract, read_contract, spec_of
 from geoseg.exchange.found import Found, find
@@ -28,6 +29,9 @@ from geoseg.registry import add_model
 from geoseg.spec import ModelSpec
 
 ARCHITECTURE = "onnx"  # of models that are a graph and nothing else
+Making = Callable[
+    [Path, Found, Contract, Path | None, Path], tuple[Path, NDArray[np.float32], ModelSpec]
+]
 _SUM = 1e-3  # by which probabilities may miss 1
 
 
@@ -73,7 +77,7 @@ def import_model(
         found = find(path, stack)
         terms = read_contract(path, found.said, given)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geoseg-")))
-        making = _of_checkpoint if found.state is not None else _of_graph
+        making = _making(found, terms)
         made, scores, spec = making(path, found, terms, raster, folder / "bundle")
         kept = add_model(made, name=name or spec.name, overwrite=overwrite)
     return Imported(kept, found.kind, _shares(spec, scores))
@@ -86,6 +90,14 @@ def _bundle_at(path: Path) -> Path | None:
     if path.name == ITEM and (path.parent / "sample.npz").is_file():
         return path.parent
     return None
+
+
+def _making(found: Found, terms: Contract) -> Making:
+    if found.state is not None:
+        return _of_checkpoint
+    if found.finds_objects or (found.graph is not None and terms.detector is not None):
+        return _of_detector
+    return _of_graph
 
 
 # --- graphs ---------------------------------------------------------------------------------
@@ -181,6 +193,39 @@ def _channels_last(path: Path, graph: Network, terms: Contract) -> bool:
     return bool(graph.channels_last)
 
 
+# --- objects --------------------------------------------------------------------------------
+
+
+def _of_detector(
+    path: Path, found: Found, terms: Contract, raster: Path | None, target: Path
+) -> tuple[Path, NDArray[np.float32], ModelSpec]:
+    """A YOLO network; its golden sample is what it finds, painted."""
+    from geoseg.instances.paste import paint
+    from geoseg.runtime import yolo
+
+    assert found.graph is not None
+    terms.must_say(path, {"detector": terms.detector})
+    spec = spec_of(terms, path, architecture="yolo", task="instance-segmentation")
+    _must_fit(path, found.graph, spec)
+    raw = with_plain_input(found.graph, last=_channels_last(path, found.graph, terms))
+    image = real_chip(spec, raster)
+    outputs = [np.asarray(o, np.float32) for o in _session(path, raw, every=True)(image)]
+    if trouble := yolo.misfit(outputs, spec):
+        raise ConfigError(f"{path}: not a {terms.detector} with these classes: it gives {trouble}")
+    shape = (image.shape[2], image.shape[3])
+    (objects,) = yolo.detections(outputs, spec, shape)
+    painted = paint(objects, len(spec.classes), shape)[None]
+    bundle = Bundle.write_graph(
+        target,
+        spec,
+        raw,
+        Sample.of_objects(image, painted),
+        _card(spec, path, found, terms),
+        parameters=found.graph.parameters,
+    )
+    return bundle, painted, spec
+
+
 # --- checkpoints ----------------------------------------------------------------------------
 
 
@@ -231,7 +276,8 @@ def _given(terms: Contract) -> dict[str, Any]:
 # --- on a real picture ----------------------------------------------------------------------
 
 
-def _session(path: Path, raw: bytes) -> Any:
+def _session(path: Path, raw: bytes, *, every: bool = False) -> Any:
+    """A function from a picture to the first output, or to `every` one."""
     from geoseg.runtime.onnx_runtime import new_session
 
     try:
@@ -240,13 +286,13 @@ def _session(path: Path, raw: bytes) -> Any:
         raise ModelError(f"{path}: ONNX Runtime cannot load it ({_first_line(e)})") from e
     name = session.get_inputs()[0].name
 
-    def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(image: NDArray[np.float32]) -> Any:
         try:
-            scores: NDArray[np.float32] = session.run(None, {name: image})[0]
+            outputs = session.run(None, {name: image})
         except Exception as e:
             size = " x ".join(str(n) for n in image.shape)
             raise ModelError(f"{path}: fails on a picture of {size} ({_first_line(e)})") from e
-        return scores
+        return outputs if every else outputs[0]
 
     return run
 
@@ -291,6 +337,9 @@ def _must_take_other_sizes(
 
 
 def _shares(spec: ModelSpec, scores: NDArray[np.float32]) -> dict[str, float]:
+    if spec.finds_objects:
+        pairs = zip(spec.classes, scores[0], strict=True)
+        return {c.name: float((painted >= spec.threshold).mean()) for c, painted in pairs}
     if len(spec.classes) == 1:
         return {spec.classes[0].name: float((scores[:, 0] >= spec.threshold).mean())}
     winners = scores.argmax(1)
