@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from geoseg.batch.run import batch
+    from geoseg.batch.status import status as batch_status
     from geoseg.doctor import examine as doctor
     from geoseg.errors import GeosegError
     from geoseg.evaluate.compare import compare
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 # Each verb of the command line is one of these functions.
 _HOME = {
     "predict": "geoseg.predict:predict",
+    "batch": "geoseg.batch.run:batch",
+    "batch_status": "geoseg.batch.status:status",
     "Result": "geoseg.predict:Result",
     "info": "geoseg.preflight:describe",
     "plan": "geoseg.survey:survey",
@@ -61,6 +65,8 @@ __all__ = [
     "Result",
     "__version__",
     "add_model",
+    "batch",
+    "batch_status",
     "compare",
     "doctor",
     "evaluate",

@@ -20,7 +20,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from shapely.geometry.base import BaseGeometry
 
-from geoseg.errors import AoiError
+from geoseg.errors import AoiError, OutsideError
 from geoseg.grid import Grid, Window
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
@@ -72,7 +72,7 @@ class Aoi:
             raise _outside(name, polygon.bounds, _outline(grid).bounds, grid.crs)
         aoi = cls(cut, grid, name)
         if not any(aoi._burn(block).any() for block in aoi._blocks()):
-            raise AoiError(
+            raise OutsideError(
                 f"{name}: covers no pixel of the scene: no pixel's centre lies in it (it is "
                 f"{_extent(polygon.bounds)}); draw it larger"
             )
@@ -187,8 +187,8 @@ def _around(grid: Grid, crs: CRS, target: CRS) -> Box | None:
     return left - x, bottom - y, right + x, top + y
 
 
-def _outside(name: str, area: Box, scene: Box, crs: CRS | None) -> AoiError:
-    return AoiError(
+def _outside(name: str, area: Box, scene: Box, crs: CRS | None) -> OutsideError:
+    return OutsideError(
         f"{name}: lies outside of the scene: the area is {_extent(area)}, the scene "
         f"{_extent(scene)} ({crs.name if crs else 'pixels'})"
     )

@@ -9,6 +9,7 @@ option), says what is wrong with it and what to do. The command line prints the 
     ├── SceneError              a raster cannot be opened, read, or used with this model
     │   └── ContractError       the scene does not fit the model's contract (preflight)
     ├── AoiError                the area of interest is unusable
+    │   └── OutsideError        ... for this scene: it lies elsewhere
     ├── ModelError              a bundle is missing, broken, tampered with, or cannot be built
     ├── DataError               training data or labels are unusable
     ├── OutputError             an output cannot be written
@@ -44,6 +45,10 @@ class ContractError(SceneError):
 
 class AoiError(GeosegError):
     """An area of interest is empty, invalid, without CRS, or outside the scene."""
+
+
+class OutsideError(AoiError):
+    """The scene has no part in the area of interest."""
 
 
 class ModelError(GeosegError):

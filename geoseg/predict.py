@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from geoseg.planning import cost_of, fit_memory
 from geoseg.preflight import Finding, Preflight, open_for, preflight
 from geoseg.reading import ahead, chips
 from geoseg.scene import Scene
-from geoseg.spec import ModelSpec
+from geoseg.spec import ModelSpec, Scaling
 from geoseg.stitch import Mosaic
 
 Model = str | Path | Sequence[str | Path]
@@ -62,22 +63,22 @@ def predict(
     source: str | Path,
     output: str | Path | None = None,
     *,
-    model: Model = registry.DEFAULT_MODEL,
+    model: Model | Loaded = registry.DEFAULT_MODEL,
     listener: Listener = ignore,
     **options: Any,
 ) -> Result:
     """Segment the raster `source` and write polygons to `output`.
 
-    `model` is a bundle (name, folder or zip), or several whose probabilities are averaged.
+    `model` is a bundle (name, folder or zip), or several whose probabilities are averaged; or
+    one that is `Loaded`, to use it for many scenes.
     `options` are the fields of `geoseg.options.PredictOptions`. `listener` is called with events
     (see geoseg.events). Raises a GeosegError; then no output has been touched.
     """
     opts = PredictOptions.of(options)
     path = Path(output).expanduser() if output is not None else None
-    models = find_models(model)
-    check_asked(path, opts, inputs=(source, opts.aoi, *models))
-    bundles = [Bundle.open(m) for m in models]
-    spec = _decided(runtime.contract(bundles), opts)
+    loaded = model if isinstance(model, Loaded) else Loaded(model)
+    check_asked(path, opts, inputs=(source, opts.aoi, *loaded.paths))
+    spec = loaded.spec(opts)
     opts.must_suit(spec)
     started = time.perf_counter()
 
@@ -85,15 +86,15 @@ def predict(
         aoi = Aoi.open(opts.area, scene.grid) if opts.area else None
         contract = check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
-        network = load_network(bundles, opts)
+        network = loaded.network(opts)
         order = {tile.index: i for i, tile in enumerate(tiles.tiles, start=1)}
         progress = Progress(
-            listener, order, scene=str(source), model=spec.id, device=network.description
+            listener, order, scene=scene.source, model=spec.id, device=network.description
         )
         mosaic = new_mosaic(tiles, spec, opts, aoi)
-        metadata = _metadata(source, bundles, network.description, opts)
+        metadata = _metadata(scene.source, loaded.bundles, network.description, opts)
         with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
-            predictions = runtime.run(network, ahead(chips(scene, tiles)), contract.scaling)
+            predictions = loaded.predictions(scene, tiles, contract.scaling, opts)
             with closing(ahead(predictions)) as stream:
                 for prediction in stream:
                     for finished in mosaic.add(prediction):
@@ -169,24 +170,58 @@ def load_network(bundles: list[Bundle], options: PredictOptions) -> runtime.Runt
     )
 
 
+class Loaded:
+    """A model that runs share: its network is loaded when one first needs it, and stays.
+
+    For one run at a time. Options that say how the model runs (device, tta ...) load it anew
+    where they are others than before.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.paths = find_models(model)
+        self._network: tuple[tuple[Any, ...], runtime.Runtime] | None = None
+
+    @cached_property
+    def bundles(self) -> list[Bundle]:
+        return [Bundle.open(path) for path in self.paths]
+
+    def spec(self, options: PredictOptions) -> ModelSpec:
+        """The contract, with the decision level that the options give."""
+        spec = runtime.contract(self.bundles)
+        return spec if options.threshold is None else replace(spec, threshold=options.threshold)
+
+    def network(self, options: PredictOptions) -> runtime.Runtime:
+        """Ready to predict as the options say."""
+        how = tuple(getattr(options, name) for name in _HOW)
+        if self._network is None or self._network[0] != how:
+            self._network = None  # two at once may not fit into memory
+            self._network = how, load_network(self.bundles, options)
+        return self._network[1]
+
+    def predictions(
+        self, scene: Scene, tiles: Plan, scaling: Scaling, options: PredictOptions
+    ) -> Iterator[runtime.Prediction]:
+        """What the network sees in each tile that has data, in the plan's order."""
+        return runtime.run(self.network(options), ahead(chips(scene, tiles)), scaling)
+
+
+_HOW = ("runtime", "device", "precision", "batch", "threads", "tta")
+
+
 def find_models(model: Model) -> list[Path]:
     """Where the bundles are that `model` names."""
     names = [model] if isinstance(model, str | Path) else list(model)
     return [registry.find(name) for name in names]
 
 
-def _decided(spec: ModelSpec, options: PredictOptions) -> ModelSpec:
-    return spec if options.threshold is None else replace(spec, threshold=options.threshold)
-
-
 def _metadata(
-    source: str | Path, bundles: list[Bundle], device: str, options: PredictOptions
+    source: str, bundles: list[Bundle], device: str, options: PredictOptions
 ) -> dict[str, str]:
     """What is written into the outputs, so that a file tells how it was made."""
     return {
         "geoseg:version": geoseg.__version__,
         "geoseg:model": ", ".join(b.spec.id for b in bundles),
-        "geoseg:scene": str(source),
+        "geoseg:scene": source,
         "geoseg:device": device,
         "geoseg:options": json.dumps(options.model_dump(mode="json"), sort_keys=True),
     }

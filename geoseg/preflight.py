@@ -308,7 +308,7 @@ def describe(source: str | os.PathLike[str], *, nodata: float | None = None) -> 
     with Scene.open(source, nodata=nodata) as scene:
         dataset, looked = scene.raster.dataset, sample(scene.raster)
         bounds = _bounds(scene.native)
-        path, crs = Path(os.fspath(source)), scene.native.crs
+        path, crs = Path(scene.source), scene.native.crs
         compression, value = dataset.compression, scene.nodata[0]
         return SceneInfo(
             source=scene.source,

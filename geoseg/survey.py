@@ -13,9 +13,11 @@ from geoseg import registry, runtime
 from geoseg.aoi import Aoi
 from geoseg.bundle import Bundle
 from geoseg.events import Listener, ignore
+from geoseg.grid import Plan
 from geoseg.options import PredictOptions
 from geoseg.planning import computed_share, cost_of, row_buffers
 from geoseg.predict import Model, check, find_models, lay_tiles, load_network, open_scene
+from geoseg.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,11 @@ def survey(
         check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
         itemsize = scene.dtype.itemsize
-        zoom = scene.native.pixels / scene.grid.pixels
+        read = bytes_to_read(scene, tiles)
     network = load_network(bundles, opts)
-    seconds = _seconds_per_tile(network, (len(spec.bands), *tiles.tile_shape))
-    owned = sum(tile.write.pixels for tile in tiles.tiles)
+    seconds = seconds_per_tile(network, (len(spec.bands), *tiles.tile_shape))
     return Survey(
-        scene=str(source),
+        scene=scene.source,
         model=spec.id,
         device=network.description,
         gsd=spec.gsd,
@@ -77,15 +78,22 @@ def survey(
         tile_height=tiles.tile_shape[0],
         tile_width=tiles.tile_shape[1],
         computed_over_scene=round(computed_share(tiles.grid, tiles), 3),
-        read_bytes=round(owned * zoom * len(spec.bands) * itemsize),
+        read_bytes=read,
         row_buffer_bytes=row_buffers(tiles, cost_of(spec, itemsize)),
         seconds_per_tile=round(seconds, 4),
         seconds=round(seconds * len(tiles), 3),
     )
 
 
-def _seconds_per_tile(network: runtime.Runtime, shape: tuple[int, int, int]) -> float:
-    """Of the second pass; the first one also sets up kernels."""
+def bytes_to_read(scene: Scene, tiles: Plan) -> int:
+    """Bytes of the decoded pixels that a run over these tiles takes from the file."""
+    zoom = scene.native.pixels / scene.grid.pixels
+    owned = sum(tile.write.pixels for tile in tiles.tiles)
+    return round(owned * zoom * len(scene.bands) * scene.dtype.itemsize)
+
+
+def seconds_per_tile(network: runtime.Runtime, shape: tuple[int, int, int]) -> float:
+    """Seconds of a pass over (C, H, W): the second one; the first also sets up kernels."""
     tile = np.zeros((1, *shape), np.float32)
     network.predict(tile)
     started = time.perf_counter()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.events import Event, Listener
 
 if TYPE_CHECKING:
+    from geoseg.batch.run import BatchResult
     from geoseg.predict import Result
     from geoseg.vectorize_raster import Vectorized
 
@@ -39,8 +40,18 @@ def narrate(as_json: bool) -> Iterator[Listener]:
                     print(f"{event['model']} on {event['device']}", file=sys.stderr)
                 else:
                     unit = "band"  # of rows
+                if "scenes" in event:
+                    unit = "scene"
+                    if event["dashboard"]:
+                        print(f"dashboard: {event['dashboard']}", file=sys.stderr)
                 bar = tqdm(total=event["tiles"], unit=unit, file=sys.stderr, leave=False)
+            case "scene" if event["state"] != "done":
+                print(f"{event['id']}: {event['state']}: {event['error']}", file=sys.stderr)
             case "progress" if bar is not None:
+                if "km2" in event:
+                    speed = event["km2"] / max(event["seconds"], 0.01)
+                    said = f"{speed:.3g} km²/s, {event['failed']} failed"
+                    bar.set_postfix_str(said, refresh=False)
                 bar.update(event["done"] - bar.n)
 
     try:
@@ -118,6 +129,21 @@ def summary_of_vectors(result: Vectorized) -> str:
     """The same of a raster that was vectorized."""
     lines = [*_per_class(result), f"wrote {result.output}"]
     return "\n".join([*lines, f"{_count(result.rows, 'row')} in {result.seconds:.1f} s"])
+
+
+def summary_of_batch(result: BatchResult) -> str:
+    """What a batch did, and where it is told in full."""
+    counts = [f"{_count(result.scenes, 'scene')}: {result.done:,} done"]
+    counts += [f"{n:,} {name}" for name in ("failed", "skipped") if (n := getattr(result, name))]
+    return "\n".join(
+        [
+            ", ".join(counts),
+            f"{_count(result.polygons, 'polygon')} on {result.km2:,.3g} km²",
+            f"wrote {result.output}",
+            f"report {result.report}",
+            f"{_count(result.tiles, 'tile')}; {result.seconds:.1f} s",
+        ]
+    )
 
 
 def _per_class(result: Result | Vectorized) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 from models import bright_bundle
 
-from geoseg import predict, testing, vectorize_raster
+from geoseg import batch, predict, testing, vectorize_raster
 from geoseg.errors import GeosegError
 from geoseg.predict import Result
 from geoseg.preflight import Topic
@@ -39,9 +39,10 @@ def check(event: Mapping[str, Any]) -> None:
 
 
 def test_the_table_is_read() -> None:
-    named = "alive start info warning progress score row result error"
+    named = "alive start info warning progress scene score row result error"
     assert set(documented()) == set(named.split())
-    assert documented()["start"] == ({"tiles"}, {"scene", "recipe", "model", "device"})
+    more = {"scene", "recipe", "model", "device", "scenes", "dashboard"}
+    assert documented()["start"] == ({"tiles"}, more)
     assert all(f"`{topic}`" in DOCUMENT for topic in get_args(Topic))
 
 
@@ -55,6 +56,25 @@ def test_events_of_real_runs_are_as_documented(tmp_path: Path) -> None:
     vectorize_raster(tmp_path / "m.tif", tmp_path / "v.gpkg", listener=seen.append)
     assert {"start", "progress", "result"} <= {event["event"] for event in seen}
     assert seen[-1]["event"] == "result"
+    for event in seen:
+        check(event)
+
+
+def test_events_of_a_batch_are_as_documented(tmp_path: Path) -> None:
+    mask = testing.planted_rectangles((64, 64), count=2, seed=1)
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        testing.planted_scene(tmp_path / "in" / f"{name}.tif", mask)
+    (tmp_path / "in" / "c.tif").touch()
+    model = bright_bundle(tmp_path / "bright")
+    seen: list[Mapping[str, Any]] = []
+    batch(tmp_path / "in", tmp_path / "out", model=model, runtime="fake", listener=seen.append)
+    assert [event["event"] for event in seen if event["event"] != "progress"] == [
+        *("start", "scene", "scene", "scene", "result")
+    ]
+    assert {"done", "failed"} == {event["state"] for event in seen if event["event"] == "scene"}
+    said = re.findall(r"`(\w+)`", DOCUMENT[DOCUMENT.index("`result` of `batch`") :])
+    assert set(seen[-1]) - {"event"} <= set(said)
     for event in seen:
         check(event)
 

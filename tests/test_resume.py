@@ -13,9 +13,9 @@ import pytest
 from planted import plant_place, recipe
 
 from geoseg.errors import DataError, OutputError
+from geoseg.sinks.alone import alone
 from geoseg.train import checkpoint, learner, loop, pixels
 from geoseg.train import run as training
-from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
 from geoseg.train.run import run
 
@@ -152,7 +152,7 @@ def test_another_recipe_is_refused(whole: Any) -> None:
 
 def test_two_runs_do_not_share_a_folder(whole: Any, tmp_path: Path) -> None:
     config, root, _ = whole
-    with alone(tmp_path), pytest.raises(DataError, match="another run is at work in it"):
+    with alone(tmp_path), pytest.raises(OutputError, match="another run is at work in it"):
         run(config, root, tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
     with alone(tmp_path):

@@ -22,14 +22,17 @@ from geoseg.cli.base import (
     classes,
     emit,
     given,
+    joining_options,
     numbers,
     outline_options,
     overwrite,
     polygon_file,
     polygon_options,
+    raster_grid,
     runtime_options,
     scene_options,
 )
+from geoseg.cli.batch import batch
 from geoseg.cli.data import data
 from geoseg.cli.learn import compare, evaluate, train
 from geoseg.cli.model import model
@@ -55,14 +58,7 @@ def cli(take_over: Callable[[], None] | None) -> None:
 @click.argument("scene")
 @polygon_file(required=False)
 @scene_options
-@click.option(
-    "--stitch", type=click.Choice(["blend", "crop"]), help="How overlapping tiles are joined."
-)
-@click.option(
-    "--merge",
-    type=click.Choice(["objects", "nms"]),
-    help="How objects that several tiles see become one.",
-)
+@joining_options
 @runtime_options
 @polygon_options
 @click.option("--mask", type=click.Path(path_type=Path), help="Also the class mask, as a COG.")
@@ -71,11 +67,7 @@ def cli(take_over: Callable[[], None] | None) -> None:
     type=click.Path(path_type=Path),
     help="Also the probability of each class, as a COG.",
 )
-@click.option(
-    "--raster-grid",
-    type=click.Choice(["model", "scene"]),
-    help="Pixels of those rasters: at the model's GSD, or the scene's own.",
-)
+@raster_grid
 @overwrite
 @as_json
 def predict(
@@ -166,7 +158,7 @@ def plan(scene: str, model: tuple[str, ...], as_json: bool, **options: Any) -> N
     emit(estimate) if as_json else click.echo(table(estimate))
 
 
-for verb in (data, train, evaluate, compare):
+for verb in (batch, data, train, evaluate, compare):
     cli.add_command(verb)
 
 
@@ -226,7 +218,7 @@ def _take_over() -> None:
         from geoseg.terminal import claim_stdout, keep_alive
 
         claim_stdout()
-        if click.get_current_context().invoked_subcommand in LONG:
+        if click.get_current_context().invoked_subcommand in LONG and "status" not in sys.argv:
             keep_alive()
     # Without stdin descriptor 0 is free, and soon some file's.
     if os.environ.get("GEOSEG_WATCH_STDIN") and sys.stdin is not None:

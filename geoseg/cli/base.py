@@ -116,6 +116,33 @@ def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def joining_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how tiles become one; the same in predict and batch."""
+    for option in reversed(
+        [
+            click.option(
+                "--stitch",
+                type=click.Choice(["blend", "crop"]),
+                help="How overlapping tiles are joined.",
+            ),
+            click.option(
+                "--merge",
+                type=click.Choice(["objects", "nms"]),
+                help="How objects that several tiles see become one.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+raster_grid = click.option(
+    "--raster-grid",
+    type=click.Choice(["model", "scene"]),
+    help="Pixels of those rasters: at the model's GSD, or the scene's own.",
+)
+
+
 def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how the model runs."""
     for option in reversed(

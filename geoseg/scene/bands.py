@@ -127,12 +127,12 @@ def _find(dataset: Any, colours: tuple[int, ...], band: int | str | Band) -> int
         for i in colours:
             if names[i] == name.strip().lower():
                 return i
-    meant = {_plain(name) for name in wanted}
+    meant = {plain_name(name) for name in wanted}
     for i in colours:
-        if _plain(names[i]) in meant:
+        if plain_name(names[i]) in meant:
             return i
     for i in colours:  # a band whose name is another colour is not what its interpretation says
-        if _interpretation(dataset, i) in meant and _plain(names[i]) not in _SYNONYMS.values():
+        if _interpretation(dataset, i) in meant and plain_name(names[i]) not in _SYNONYMS.values():
             return i
     if "alpha" in meant:
         return next((i for i in range(1, dataset.count + 1) if i not in colours), None)
@@ -154,10 +154,10 @@ def _from_palette(wanted: Sequence[int | str | Band]) -> BandChoice | None:
 
 def _common(band: int | str | Band) -> str:
     name = (band.common_name or band.name) if isinstance(band, Band) else str(band)
-    return _plain(name)
+    return plain_name(name)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name without case and synonyms."""
     name = name.strip().lower()
     return _SYNONYMS.get(name, name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -17,48 +20,109 @@ from pyproj.database import query_utm_crs_info
 from pyproj.exceptions import CRSError
 from rasterio._err import CPLE_BaseError  # has no public name; some calls let it through
 from rasterio.enums import Resampling
+from rasterio.env import get_gdal_config, getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
 from rasterio.transform import from_gcps
 from rasterio.vrt import WarpedVRT
 
 from geoseg.errors import SceneError
 
-_REMOTE = tuple(f"{scheme}://" for scheme in ("http", "https", "ftp", "s3", "gs", "az", "oss"))
-_REMOTE += tuple(f"/vsi{handler}" for handler in ("curl", "s3", "gs", "az", "oss"))
+T = TypeVar("T")
+
+_STORES = {"s3": "vsis3", "gs": "vsigs", "az": "vsiaz", "oss": "vsioss"}
+_WEB = ("http", "https", "ftp")
+_REMOTE = tuple(f"{scheme}://" for scheme in (*_WEB, *_STORES))
+_REMOTE += tuple(f"/{handler}" for handler in ("vsicurl", *_STORES.values()))
 _MB = 1 << 20
 _AFFINE_ENOUGH = 0.5  # pixels: control points that an affine transform fits so well need no warp
+NAME = "geoseg:name"  # metadata of a VRT that is given as XML: what messages call it
+
+# Servers and networks fail for moments. GDAL asks again after 429 and 5xx and broken connections,
+# and waits about twice as long each time: 0.5, 1, 2, 4 seconds. A connection that brings nothing
+# for half a minute is a broken one.
+_RETRIES = {
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "20",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+}
+
+
+_WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds: GDAL does not repeat reads of several ranges by itself
+_FAILURES = (RasterioError, CPLE_BaseError, OSError)
 
 
 def shown(source: str) -> str:
     """The source as messages may show it: without the query, where signed URLs keep secrets."""
+    if is_inline(source):
+        named = re.search(f'<MDI key="{NAME}">(.*?)</MDI>', source)
+        return html.unescape(named[1]) if named else "a VRT"
     return source.split("?")[0] if is_remote(source) else source
 
 
+def is_inline(source: str) -> bool:
+    """Whether this is no name, but the XML of a VRT itself."""
+    return source.lstrip().startswith("<VRTDataset")
+
+
 def is_remote(source: str) -> bool:
-    return source.startswith(_REMOTE)
+    """Whether any of it lies on another machine; of a VRT: of the files that it names."""
+    if is_inline(source):
+        return any(f">{start}" in source for start in _REMOTE)
+    return source.startswith(_REMOTE) or (source.endswith(".vrt") and is_remote(_text(source)))
+
+
+def _text(vrt: str) -> str:
+    try:
+        return Path(vrt).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def vsi(source: str) -> str:
+    """The name of a URL in GDAL's virtual file systems; other names stay as they are."""
+    scheme, separator, rest = source.partition("://")
+    if not separator or scheme not in (*_WEB, *_STORES):
+        return source
+    return f"/{_STORES[scheme]}/{rest}" if scheme in _STORES else f"/vsicurl/{source}"
 
 
 def settings(source: str, block_row: int = 0, *, warped: bool = False) -> dict[str, Any]:
-    """GDAL's configuration for one source; what the user has set in the environment stays.
+    """GDAL's configuration for one source; what the user has set stays.
 
+    Set: in the environment, GDAL's configuration file, or a rasterio.Env around the call.
     `block_row`: bytes of one row of blocks over all bands. The cache holds three of them, so
     that bands of rows which end inside a block do not decode it twice.
     """
     options: dict[str, Any] = {
-        "GDAL_CACHEMAX": min(max(3 * block_row, (256 if warped else 64) * _MB), 512 * _MB)
+        "GDAL_CACHEMAX": min(max(3 * block_row, (256 if warped else 64) * _MB), 512 * _MB),
+        **_RETRIES,  # for local sources, too: a VRT may name remote ones
     }
     if is_remote(source):
         options |= {
             # Never list a remote folder; a local one is looked at, for .msk, .ovr, .aux.xml.
             "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-            "GDAL_HTTP_MAX_RETRY": "4",
-            "GDAL_HTTP_RETRY_DELAY": "0.5",
-            "GDAL_HTTP_CONNECTTIMEOUT": "20",
             "GDAL_INGESTED_BYTES_AT_OPEN": str(32 << 10),
             "VSI_CACHE": "TRUE",
             "VSI_CACHE_SIZE": str(32 * _MB),
         }
-    return {key: value for key, value in options.items() if key not in os.environ}
+    theirs = getenv() if hasenv() else {}
+    return theirs | {k: v for k, v in options.items() if k not in theirs and not _is_set(k)}
+
+
+def _is_set(key: str) -> bool:
+    # rasterio answers for the cache with its size, whether anybody has set it or not
+    return key in os.environ or (key != "GDAL_CACHEMAX" and get_gdal_config(key) is not None)
+
+
+@contextmanager
+def configured(options: Mapping[str, Any]) -> Iterator[None]:
+    """GDAL's configuration in this thread; rasterio.Env itself refuses credentials in it."""
+    with rasterio.Env(DummySession()):  # GDAL finds credentials by itself, without boto3
+        setenv(**options)
+        yield
 
 
 @contextmanager
@@ -74,13 +138,14 @@ def open_dataset(source: str) -> Any:
     name = shown(source)
     if not source:
         raise SceneError("the name of the raster is empty: give a file or a URL")
+    path = source if source.startswith(_WEB) else vsi(source)
     try:
-        with quiet(), rasterio.Env(**settings(source)):
-            dataset = rasterio.open(source)
+        with quiet(), configured(settings(source)):
+            dataset = _opened(path)
             if _worth_threads(dataset):
                 dataset.close()
-                dataset = rasterio.open(source, num_threads="all_cpus")
-    except (RasterioError, CPLE_BaseError, OSError) as e:
+                dataset = rasterio.open(path, num_threads="all_cpus")
+    except _FAILURES as e:
         raise SceneError(_why(source, e)) from e
     if dataset.count == 0:
         inside = [s.rsplit(":", 1)[-1] for s in dataset.subdatasets]
@@ -97,6 +162,19 @@ def open_dataset(source: str) -> Any:
     return dataset
 
 
+def _opened(path: str) -> Any:
+    try:
+        return rasterio.open(path)
+    except _FAILURES:
+        if not path.startswith(_REMOTE):
+            raise
+    # GDAL keeps in mind which URL failed and does not ask for it again, until it opens it so:
+    # then another attempt, now or after minutes, begins anew.
+    afresh = {"CPL_VSIL_CURL_NON_CACHED": vsi(path), "GDAL_HTTP_MAX_RETRY": "0"}
+    with rasterio.Env(DummySession(), **afresh):
+        return rasterio.open(path)
+
+
 def _worth_threads(dataset: Any) -> bool:
     """Compressed tiles decode in parallel; for strips GDAL's threads cost more than they give."""
     return (
@@ -110,6 +188,10 @@ def _worth_threads(dataset: Any) -> bool:
 def _why(source: str, error: Exception) -> str:
     """What is wrong with a source that GDAL cannot open, and what to do."""
     name, reason = shown(source), str(error).replace(source, shown(source))
+    if is_inline(source):
+        return f"{name}: is a VRT that cannot be opened ({reason.replace(source, name)})"
+    if is_remote(source) and "response code: 404" in reason:
+        return f"{name}: does not exist (HTTP 404): check the address"
     if is_remote(source):
         return (
             f"{name}: cannot be reached ({reason.rstrip('.')}): check the address and access rights"
@@ -130,6 +212,16 @@ def _why(source: str, error: Exception) -> str:
     if "not recognized" in reason:
         return f"{name}: is not a raster that GDAL knows: give a GeoTIFF, VRT, JPEG 2000 ..."
     return f"{name}: cannot be opened ({reason.rstrip('.')}): the file is damaged; get it anew"
+
+
+def patiently(read: Callable[[], T], *, remote: bool) -> T:
+    """What `read` gives; where it fails and the source is remote, it is tried again."""
+    for wait in _WAITS if remote else ():
+        try:
+            return read()
+        except (RasterioError, CPLE_BaseError):
+            time.sleep(wait)
+    return read()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from geoseg.scene.files import is_remote
+from geoseg.scene.files import is_inline, is_remote
 
 _OWN = re.compile(r"CLASS_(\d+)$")  # as geoseg.sinks.raster writes them
 _VALUES = ("value", "val", "classvalue", "class_value", "class_id", "code", "id", "dn")
@@ -26,7 +26,7 @@ def class_names(dataset: Any, source: str, band: int) -> dict[int, str]:
         for key, name in dataset.tags(band).items()
         if (match := _OWN.match(key))
     }
-    if own or is_remote(source) or not Path(source).is_file():
+    if own or is_inline(source) or is_remote(source) or not Path(source).is_file():
         return own
     path = Path(source)
     sidecars = [path.with_name(f"{path.name}.aux.xml"), path.with_suffix(".aux.xml")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
@@ -13,7 +12,7 @@ from rasterio.enums import MaskFlags
 from geoseg.errors import UsageError
 from geoseg.grid import Grid, Window
 from geoseg.scene.bands import BandChoice
-from geoseg.scene.files import reading, settings, shown
+from geoseg.scene.files import configured, is_remote, patiently, reading, settings, shown
 
 
 class Raster:
@@ -57,7 +56,7 @@ class Raster:
         self._take = [self._bands.index(i) for i in choice.indexes]
         block = dataset.block_shapes[0]
         row = min(block[0], grid.height) * grid.width * dataset.count * self.dtype.itemsize
-        self._settings = settings(source, row, warped=warped)
+        self._settings, self._remote = settings(source, row, warped=warped), is_remote(source)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(C, h, w) values and (h, w) validity of a window inside the grid.
@@ -67,9 +66,8 @@ class Raster:
         bands = [*self._bands, *([self._alpha] if self._alpha else [])]
         box = rasterio.windows.Window(window.col, window.row, window.width, window.height)
         # The settings belong to a thread, and this may be another one than that which opened.
-        with reading(self.source, window.row, window.row_stop), rasterio.Env(**self._settings):
-            raw = self._values(bands, box)
-            valid = self.dataset.read_masks(self._bands[0], window=box) > 0 if self._mask else None
+        with reading(self.source, window.row, window.row_stop), configured(self._settings):
+            raw, valid = patiently(lambda: self._raw(bands, box), remote=self._remote)
         if self._alpha:
             valid, raw = raw[-1] > 0, raw[:-1]
         if self._take != list(range(len(raw))):
@@ -82,6 +80,15 @@ class Raster:
         elif raw.dtype.kind == "f":
             valid = _finite(raw, valid)
         return raw.astype(self.dtype, copy=False), valid
+
+    def _raw(
+        self, bands: list[int], box: rasterio.windows.Window
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """(C, h, w) values and, where the file has a mask, (h, w) validity by it."""
+        values = self._values(bands, box)
+        if not self._mask:
+            return values, None
+        return values, self.dataset.read_masks(self._bands[0], window=box) > 0
 
     def _values(self, bands: list[int], box: rasterio.windows.Window) -> NDArray[Any]:
         if len({self.dataset.dtypes[i - 1] for i in bands}) == 1:

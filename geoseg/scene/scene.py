@@ -9,14 +9,21 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from pyproj import CRS
 
 from geoseg.errors import SceneError, UsageError
 from geoseg.grid import Grid, Window
 from geoseg.scene.bands import BandChoice, choose_bands
-from geoseg.scene.files import georeferenced, open_dataset, pyproj_crs, quiet, settings, shown
+from geoseg.scene.files import (
+    configured,
+    georeferenced,
+    open_dataset,
+    pyproj_crs,
+    quiet,
+    settings,
+    shown,
+)
 from geoseg.scene.gsd import at_gsd, ground_sample_distance
 from geoseg.scene.raster import Raster, check_nodata
 from geoseg.scene.resample import Method, resample, weights
@@ -196,7 +203,7 @@ def _raster(
     choice = choose_bands(dataset, bands)  # of the file: a warped view forgets names
     if nodata is not None:
         check_nodata(dataset, choice, nodata)
-    with quiet(), rasterio.Env(**settings(source)):
+    with quiet(), configured(settings(source)):
         view, crs, transform, note = stack.enter_context(georeferenced(dataset, source, nodata))
     if transform.is_degenerate:
         raise SceneError(f"{shown(source)}: its pixels have no size: correct its geotransform")

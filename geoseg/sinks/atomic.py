@@ -43,8 +43,19 @@ class Commit:
         self._folders.append(folder)
         return folder
 
-    def add(self, folder: Path, path: Path, *, overwrite: bool, stale: tuple[str, ...]) -> None:
-        """Take the finished files in `folder`, to appear as `path` and its sidecars."""
+    def add(
+        self,
+        folder: Path,
+        path: Path,
+        *,
+        overwrite: bool,
+        stale: tuple[str, ...],
+        sync: bool = True,
+    ) -> None:
+        """Take the finished files in `folder`, to appear as `path` and its sidecars.
+
+        sync: False for many small files that are easily made anew, if a power cut takes them.
+        """
         # The named file comes last: once it is there, all that belongs to it is there.
         files = sorted(
             (file for file in folder.iterdir() if file.is_file()),
@@ -52,7 +63,7 @@ class Commit:
         )
         old = folder / "old"
         try:
-            for file in files:
+            for file in files if sync else ():
                 _sync(file)
             old.mkdir()
         except OSError as e:

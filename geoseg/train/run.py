@@ -35,8 +35,8 @@ from geoseg.data.split import TRAIN, VALIDATE, need, write_split
 from geoseg.data.stats import measure, one_type
 from geoseg.errors import ConfigError, DataError, GeosegError, OutputError
 from geoseg.events import Listener, ignore
+from geoseg.sinks.alone import alone
 from geoseg.train import checkpoint
-from geoseg.train.alone import alone
 from geoseg.train.config import TrainConfig
 from geoseg.train.devices import Fabric, heard_across, new_fabric, use_threads
 from geoseg.train.export import rehearse

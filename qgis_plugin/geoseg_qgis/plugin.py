@@ -7,6 +7,7 @@ from pathlib import Path
 from qgis.core import QgsApplication
 from qgis.PyQt.QtGui import QIcon
 
+from . import jobs
 from .i18n import install_translator, remove_translator, tr
 from .provider import GeosegProvider
 
@@ -45,9 +46,10 @@ class GeosegPlugin:
 
     def unload(self):
         """Leave QGIS as it was."""
+        jobs.cancel_all()
         for action in self._actions:
             self._iface.removePluginRasterMenu("geoseg", action)
-            self._iface.removeRasterToolBarIcon(action)
+            self._iface.removeToolBarIcon(action)
             action.deleteLater()
         self._actions.clear()
         if self._dock is not None:
@@ -67,7 +69,7 @@ class GeosegPlugin:
         action.triggered.connect(lambda checked=False: slot())
         self._iface.addPluginToRasterMenu("geoseg", action)
         if toolbar:
-            self._iface.addRasterToolBarIcon(action)
+            self._iface.addToolBarIcon(action)  # the raster toolbar is hidden at first
         self._actions.append(action)
 
     def show_dock(self):

@@ -9,12 +9,12 @@ import json
 import os
 import queue
 import signal
-import subprocess
+import subprocess  # nosec B404 - to run the engine is this module's job
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 # What QGIS sets for its own Python, GDAL, PROJ and Qt breaks those of another environment.
@@ -64,6 +64,8 @@ class Engine:
     """A geoseg in an environment of its own."""
 
     command: tuple[str, ...]
+    # Further variables of its environment; a proxy among them may have a password.
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def run(
         self,
@@ -77,8 +79,9 @@ class Engine:
         A result may tell of parts that failed ("failed", of a batch): that is for the caller.
         """
         command = [*self.command, *map(str, arguments), "--json"]
+        env = {**clean_environment(), **self.variables}
         with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would fill
-            with Child(command, clean_environment(), stderr=errors) as child:
+            with Child(command, env, stderr=errors) as child:
                 outcome = _follow(child, on_event, is_canceled)
                 code = child.returncode
             # A run of which parts failed ends with 3, a report of troubles with 1.
@@ -148,7 +151,7 @@ class Child:
         if os.name == "nt":
             group = {"creationflags": 0x200 | 0x08000000}
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 - a list, no shell
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -248,7 +251,10 @@ class Child:
             self._close_stdin()  # the engine takes it as SIGTERM, which Windows has not
         elif self._process.poll() is None:
             kill = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
-            subprocess.run(kill, capture_output=True, creationflags=0x08000000, check=False)
+            flags = 0x08000000  # no console window
+            subprocess.run(  # nosec B603 - a list, no shell
+                kill, capture_output=True, creationflags=flags, check=False
+            )
 
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from configparser import ConfigParser
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable
 
 from qgis.core import QgsSettings
 
+from . import network
 from .environment import find_engine
 from .runner import Engine
 
@@ -17,7 +21,15 @@ DEFAULT_MODEL = "buildings-v1"
 
 def engine() -> Engine:
     """The engine that the user chose, or the one that is there; else an EngineMissing."""
-    return find_engine(str(QgsSettings().value(ENGINE, "") or ""))
+    found = find_engine(str(QgsSettings().value(ENGINE, "") or ""))
+    return replace(found, variables=network.variables())
+
+
+def plugin_version() -> str:
+    """The plugin's own; an engine of another one may not know all that it asks for."""
+    metadata = ConfigParser(interpolation=None)
+    metadata.read(Path(__file__).with_name("metadata.txt"), encoding="utf-8")
+    return metadata.get("general", "version", fallback="?")
 
 
 def known_models() -> list[dict[str, Any]]:
@@ -34,9 +46,16 @@ def remember_models(models: list[dict[str, Any]]) -> None:
     QgsSettings().setValue(MODELS, json.dumps(models))
 
 
-def list_models(of: Engine) -> list[dict[str, Any]]:
+def list_models(
+    of: Engine, is_canceled: Callable[[], bool] = lambda: False
+) -> list[dict[str, Any]]:
     """Ask the engine for its models, and remember them; takes a second or two."""
     models: list[dict[str, Any]] = []
-    of.run(["model", "list"], on_event=lambda e: models.append(e) if "event" not in e else None)
+
+    def listen(event: dict[str, Any]) -> None:
+        if "event" not in event:
+            models.append(event)
+
+    of.run(["model", "list"], on_event=listen, is_canceled=is_canceled)
     remember_models(models)
     return models

@@ -6,41 +6,35 @@ from typing import Any
 
 from qgis.core import (
     QgsProcessingException,
+    QgsProcessingFeedback,
+    QgsProcessingMultiStepFeedback,
+    QgsProcessingOutputNumber,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
-    QgsProcessingParameterString,
     QgsProcessingParameterVectorDestination,
 )
 
+from .. import settings
 from ..i18n import tr
 from ..inputs import raster_source, save_features
+from ..render import Rendering, needs_rendering
+from ..results import model_record, style_later
+from ..runner import EngineError
 from .base import (
-    DOUBLE,
-    INTEGER,
-    OUTLINES,
     POLYGON,
     EngineAlgorithm,
-    metres,
+    choice,
     model_parameter,
+    models,
+    more_outline_parameters,
     outline_parameters,
-    said,
+    predict_parameters,
+    total,
 )
 
-# Further parameters, which are said as they are.
-TEXTS = {
-    "BANDS": "--bands",
-    "STRETCH": "--stretch",
-    "DEVICE": "--device",
-}
-NUMBERS = {
-    "GSD": "--gsd",
-    "TILE": "--tile",
-    "THRESHOLD": "--threshold",
-    "CUT": "--cut",
-}
+GRIDS = ("model", "scene")
 OUTPUTS = {"OUTPUT": "--output", "MASK": "--mask", "PROBABILITIES": "--probabilities"}
 
 
@@ -56,7 +50,13 @@ class Predict(EngineAlgorithm):
         return tr(
             "Finds what the model knows (buildings, land cover, your own classes) in a raster of "
             "any size and writes polygons, each with its class, confidence and area. The raster is "
-            "resampled to the model's resolution; bands or values that do not fit are reported. "
+            "resampled to the model's resolution; bands or values that do not fit are reported.\n\n"
+            "Model: one of the list; Engine and models adds others to it. Scripts may also name a "
+            "folder or zip, or several with a semicolon between, which are averaged. Advanced "
+            "options that are not set are the model's own; some suit only models of pixels, or of "
+            "objects, and are refused for others.\n\n"
+            "Map services (WMS, XYZ tiles) are rendered at the model's resolution first; choose an "
+            "extent or polygons for them.\n\n"
             "The engine must be set up once: Raster ▸ geoseg ▸ Engine and models."
         )
 
@@ -68,35 +68,14 @@ class Predict(EngineAlgorithm):
             QgsProcessingParameterFeatureSource(
                 "AOI", tr("Only inside these polygons"), [POLYGON], optional=True
             ),
-            *outline_parameters(),
         )
-        self.add(
-            metres("CUT", tr("Cut objects apart where narrower than (m)")),
-            QgsProcessingParameterNumber(
-                "THRESHOLD",
-                tr("Decision level, instead of the model's"),
-                DOUBLE,
-                optional=True,
-                minValue=0,
-                maxValue=1,
-            ),
-            QgsProcessingParameterString(
-                "BANDS", tr("Bands of the image for the model's: 4,3,2"), optional=True
-            ),
-            QgsProcessingParameterString(
-                "STRETCH",
-                tr("Values that become the model's range: auto, none, or LOW,HIGH"),
-                optional=True,
-            ),
-            metres("GSD", tr("Size of the image's pixels (m), if it is wrong or missing")),
-            QgsProcessingParameterNumber(
-                "TILE", tr("Edge of the tiles (px)"), INTEGER, optional=True, minValue=0
-            ),
-            QgsProcessingParameterString(
-                "DEVICE", tr("Device: auto, cpu, cuda, mps"), optional=True
-            ),
-            advanced=True,
+        self.offer(outline_parameters())
+        self.offer(more_outline_parameters(), advanced=True)
+        self.offer(predict_parameters(), advanced=True)
+        grid = choice(
+            "RASTER_GRID", tr("Pixels of the rasters: the model's, or the image's"), GRIDS
         )
+        self.offer({"--raster-grid": grid}, advanced=True)
         self.add(
             QgsProcessingParameterVectorDestination("OUTPUT", tr("Polygons"), POLYGON),
             QgsProcessingParameterRasterDestination(
@@ -106,29 +85,32 @@ class Predict(EngineAlgorithm):
                 "PROBABILITIES", tr("Probabilities"), optional=True, createByDefault=False
             ),
         )
+        self.addOutput(QgsProcessingOutputNumber("POLYGONS", tr("Number of polygons")))
+
+    def check(self, parameters, context) -> None:
+        layer = self.raster(parameters, "INPUT", context)
+        if not needs_rendering(layer):
+            raster_source(layer)
+        extent = self.parameterAsExtent(parameters, "EXTENT", context)
+        if not extent.isNull() and self.parameterAsSource(parameters, "AOI", context) is not None:
+            raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
 
     def prepareAlgorithm(self, parameters, context, feedback) -> bool:
-        layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
-        if layer is None:
-            raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
-        self._source = raster_source(layer)
+        layer = self.raster(parameters, "INPUT", context)
         self._model = self.parameterAsString(parameters, "MODEL", context)
         self._aoi = self.parameterAsSource(parameters, "AOI", context)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, layer.crs())
-        self._bounds = None
-        if not extent.isNull():
-            sides = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
-            self._bounds = ",".join(map(repr, sides))
-        if self._bounds and self._aoi is not None:
-            raise QgsProcessingException(tr("Choose an extent or polygons, not both."))
-        options = {o: self.parameterAsDouble(parameters, n, context) for n, o in OUTLINES.items()}
-        options.update(
-            {o: self.parameterAsString(parameters, n, context) for n, o in TEXTS.items()}
-        )
-        for name, option in NUMBERS.items():
-            options[option] = self.parameterAsDouble(parameters, name, context)
-        options["--tile"] = self.parameterAsInt(parameters, "TILE", context)
-        self._options = said(options)
+        self._area = [] if extent.isNull() else [f"--bounds={bounds(extent)}"]
+        self._rendering = None
+        if needs_rendering(layer):
+            wanted, crs = (layer.extent() if extent.isNull() else extent), layer.crs()
+            if self._aoi is not None:
+                wanted, crs = self._aoi.sourceExtent(), self._aoi.sourceCrs()
+            self._rendering = Rendering(layer, wanted, crs, context.transformContext())
+            self._area = []  # it is all of the rendered file
+        else:
+            self._source = raster_source(layer)
+        self._said = self.said(parameters, context)
         return True
 
     def processAlgorithm(self, parameters, context, feedback) -> dict[str, Any]:
@@ -138,20 +120,47 @@ class Predict(EngineAlgorithm):
             if (path := self.parameterAsOutputLayer(parameters, name, context))
         }
         with self.working_folder() as folder:
-            arguments = ["predict", self._source, "--model", self._model, *self._options]
-            if self._bounds:
-                arguments += [f"--bounds={self._bounds}"]
+            if self._rendering is not None:
+                feedback = QgsProcessingMultiStepFeedback(2, feedback)
+                self._source = self._render(f"{folder}/image.tif", feedback)
+                feedback.setCurrentStep(1)
+            if feedback.isCanceled():
+                return {}
+            command = ["predict", self._source, *models(self._model), *self._said, *self._area]
             if self._aoi is not None:
-                arguments += ["--aoi", save_features(self._aoi, f"{folder}/aoi.gpkg")]
+                command += ["--aoi", save_features(self._aoi, f"{folder}/aoi.gpkg")]
             for name, path in outputs.items():
-                arguments += [OUTPUTS[name], path]
-            result = self.run_engine([*arguments, "--overwrite"], feedback)
+                command += [OUTPUTS[name], path]
+            result = self.run_engine([*command, "--overwrite"], feedback)
         if result is None:
             return {}
-        return {**outputs, **counted(result)}
+        style_later(context, outputs, result, self._model)
+        return {**outputs, "POLYGONS": total(result.get("polygons"))}
+
+    def _render(self, path: str, feedback: QgsProcessingFeedback) -> str:
+        """Make a file of a layer that is none; its path."""
+        gsd = self.model_gsd()
+        warning = self._rendering.coarse(gsd)
+        if warning:
+            feedback.pushWarning(warning)
+        size = self._rendering.size(gsd)
+        text = tr("Rendering {columns} × {rows} pixels of {gsd} m")
+        feedback.pushInfo(text.format(columns=size.columns, rows=size.rows, gsd=f"{gsd:g}"))
+        self._rendering.write(path, gsd, feedback)
+        return path
+
+    def model_gsd(self) -> float:
+        """Metres per pixel that the (first) model expects; asks the engine where need be."""
+        name = self._model.split(";")[0].strip()
+        known = model_record(name)
+        try:
+            contract = known or settings.engine().run(["model", "show", name])["properties"]
+        except EngineError as e:
+            raise QgsProcessingException(str(e)) from e
+        return float(contract["gsd"])
 
 
-def counted(result: dict[str, Any]) -> dict[str, Any]:
-    """What a result says in numbers."""
-    polygons = result.get("polygons")
-    return {"POLYGONS": sum(polygons.values()) if isinstance(polygons, dict) else 0}
+def bounds(extent) -> str:
+    """A rectangle for the command line: west, south, east, north."""
+    sides = (extent.xMinimum(), extent.yMinimum(), extent.xMaximum(), extent.yMaximum())
+    return ",".join(map(repr, sides))

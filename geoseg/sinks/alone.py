@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from geoseg.errors import DataError
+from geoseg.errors import OutputError
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder; a DataError if another process does. A kill lets go of it, too."""
+    """Hold a folder; an OutputError if another process does. A kill lets go of it, too."""
     try:
         import fcntl
     except ImportError:  # Windows, where nothing is guarded
@@ -23,7 +23,7 @@ def alone(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         os.close(handle)
-        raise DataError(
+        raise OutputError(
             f"{folder}: another run is at work in it: wait for its end, or take another folder"
         ) from e
     except OSError:  # a network folder without locks
