@@ -51,7 +51,7 @@ def test_a_model_that_needs_torch_says_so(tmp_path: Path) -> None:
 
 
 def test_doctor_misses_nothing(tmp_path: Path) -> None:
-    hidden = "import geoseg.doctor as d; real = d.version\n"
+    hidden = "import geoseg.doctor, sys; d = sys.modules['geoseg.doctor']; real = d.version\n"
     hidden += "def version(p):\n    if p in d.TORCH: raise d.PackageNotFoundError(p)\n"
     hidden += "    return real(p)\nd.version = version\n"
     code = hidden + "r = d.examine(); print(r.trouble, *r.packages)"

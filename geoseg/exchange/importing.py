@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle, Sample, card
 from geoseg.bundle.files import ITEM
-from geoseg.errors import ConfigError, ModelError
+from geoseg.errors import ConfigError, MissingDependencyError, ModelError
 from geoseg.exchange.adapt import Network, adapted, describe, need_onnx, with_plain_input
 from geoseg.exchange.chip import real_chip
 from geoseg.exchange.contract import Contract, read_contract, spec_of
@@ -281,14 +281,19 @@ def _session(path: Path, raw: bytes, *, every: bool = False) -> Any:
     from geoseg.runtime.onnx_runtime import new_session
 
     try:
+        from onnxruntime import RunOptions
+    except ImportError as e:
+        raise MissingDependencyError("onnxruntime", "export") from e
+    try:
         session = new_session(raw)
     except Exception as e:  # ONNX Runtime's errors have no base of their own
         raise ModelError(f"{path}: ONNX Runtime cannot load it ({_first_line(e)})") from e
-    name = session.get_inputs()[0].name
+    name, quiet = session.get_inputs()[0].name, RunOptions()
+    quiet.log_severity_level = 4  # its errors are told as ours
 
     def run(image: NDArray[np.float32]) -> Any:
         try:
-            outputs = session.run(None, {name: image})
+            outputs = session.run(None, {name: image}, quiet)
         except Exception as e:
             size = " x ".join(str(n) for n in image.shape)
             raise ModelError(f"{path}: fails on a picture of {size} ({_first_line(e)})") from e
