@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from models import bright_bundle
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -234,7 +235,7 @@ def test_a_bundle_of_a_graph_alone(tmp_path: Path) -> None:
     assert bundle.item["properties"]["mlm:total_parameters"] == 9
     assert "Somebody" in bundle.card
     assert "net.onnx" in bundle.card
-    assert (bundle.spec.license, bundle.spec.id) == ("MIT", "net-2")
+    assert (bundle.spec.license, bundle.spec.id) == ("MIT", "other-2")
     assert bundle.sample().input.std() > 0.1  # a real picture, not an empty one
     with pytest.raises(ModelError, match="--runtime onnx"):
         bundle.weights()
@@ -268,6 +269,7 @@ LIES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"size": 32}, {}, "pictures of 32 x 32 pixels only"),
     ({}, {"scaling": {"mean": [1, 2], "std": 1}}, "2 numbers are given for 3 bands"),
     ({}, {"bandz": RGB}, "unknown key 'bandz'; did you mean 'bands'"),
+    ({}, {"name": "b"}, "'b' is no name for a model"),
     ({}, {"output_name": "z"}, "has the outputs y: say which"),
     ({}, {"output": "classes", "classes": ["a", "b"]}, "fails on a picture|cannot load"),
 ]
@@ -751,3 +753,23 @@ def test_suppression(found: list[tuple[int, ...]], iou: float) -> None:
     assert not any(clash(i, j) for i in kept for j in kept if i < j)
     for lost in set(range(len(rows))) - set(kept.tolist()):
         assert any(labels[i] == labels[lost] for i in kept if i < lost)
+
+
+# --- our own exports ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("to", "file"), [("onnx", "back.onnx"), ("deepness", "back.onnx"), ("emd", "back.dlpk")]
+)
+def test_what_we_export_comes_back(tmp_path: Path, to: str, file: str) -> None:
+    from geoseg.exchange import export
+
+    bundle, path = bright_bundle(tmp_path / "bright"), tmp_path / file
+    export(bundle, to, path, tile=64)
+    if to == "deepness":  # which has no words for them
+        say(path, {"bands": RGB})
+    done = geoseg.import_model(path)
+    scene = write_scene(tmp_path / "scene.tif", picture(3, 255), photometric="RGB")
+    right = mask_of(bundle, scene, runtime="torch", precision="float32")
+    assert np.mean(mask_of(done.path, scene) == right) > 0.999
+    assert Bundle.open(done.path).spec.gsd == pytest.approx(0.3)

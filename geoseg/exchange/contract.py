@@ -18,7 +18,7 @@ from geoseg.config import Strict, check, read_yaml
 from geoseg.errors import ConfigError
 from geoseg.grid import Tiling, round_up
 from geoseg.runtime.yolo import IOU, LAYOUTS
-from geoseg.spec import BACKGROUND, Band, ClassInfo, ModelSpec, Scaling, Task
+from geoseg.spec import BACKGROUND, Band, ClassInfo, ModelSpec, Scaling, Task, bad_name
 
 Numbers = FiniteFloat | tuple[FiniteFloat, ...]
 Text = Annotated[str, Field(min_length=1)]
@@ -190,8 +190,11 @@ def spec_of(
     )
     keys = ScalingKeys() if contract.scaling == "none" else contract.scaling
     classes = classes_of(contract.classes)
+    name = _as_name(contract.name or source.stem)
+    if trouble := bad_name(name):
+        raise ConfigError(f"{source}: {trouble}; say another one in name")
     return ModelSpec(
-        name=contract.name or _as_name(source.stem),
+        name=name,
         version=contract.version or "",
         architecture=architecture,
         bands=bands,
@@ -217,8 +220,8 @@ def _is_to_be_told(contract: Contract) -> bool:
 
 
 def _as_name(stem: str) -> str:
-    """The name of a file as that of a model: other characters become '-'."""
-    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", stem).strip("-._0123456789") or "model"
+    """A name of a file, or of another tool, as that of a model: other characters become '-'."""
+    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", stem).lstrip("-._0123456789").rstrip("-._") or "model"
 
 
 def _meaning(classes: tuple[ClassInfo, ...]) -> Literal["sigmoid", "softmax"]:

@@ -71,17 +71,23 @@ def onnx_file(path: Path) -> Found:
     graph = read_graph(path)
     metadata = graph.metadata
     if "model_type" in metadata and "class_names" in metadata:
-        said = {**_sizes(graph), **_deepness(path, graph)}
+        said = _sized(_deepness(path, graph), graph)
         finds_objects = "detector" in str(metadata["model_type"]).lower()
         return Found("ONNX for Deepness", said, graph, finds_objects=finds_objects)
     if "stac_item" in metadata:
         item = _json(metadata["stac_item"], f"{path}: its stac_item")
-        return Found("ONNX of geoseg", {**_sizes(graph), **_item(item, path)}, graph)
-    return Found("ONNX", _sizes(graph), graph)
+        return Found("ONNX of geoseg", _sized(_item(item, path), graph), graph)
+    return Found("ONNX", _sized({}, graph), graph)
 
 
-def _sizes(graph: Network) -> dict[str, Any]:
-    return {} if graph.size is None else {"tiling": {"size": graph.size, "fixed": True}}
+def _sized(said: Mapping[str, Any], graph: Network) -> dict[str, Any]:
+    """What was said, but the size of tiles by the graph, where it takes one size only."""
+    if graph.size is None:
+        return dict(said)
+    tiling = {**(said.get("tiling") or {}), "size": graph.size, "fixed": True}
+    if tiling.get("overlap", 0) >= graph.size // 2:
+        del tiling["overlap"]
+    return {**said, "tiling": tiling}
 
 
 def _deepness(path: Path, graph: Network) -> dict[str, Any]:
@@ -176,7 +182,7 @@ def esri(path: Path) -> Found:
     said = _esri_said(emd)
     if model.suffix.lower() == ".onnx":
         graph = read_graph(model)
-        return Found("Esri model definition", {**_sizes(graph), **said}, graph)
+        return Found("Esri model definition", _sized(said, graph), graph)
     found = torch_file(model)
     if found.script is None:
         raise ModelError(f"{path}: {name} is neither ONNX nor TorchScript, so geoseg cannot run it")
@@ -240,7 +246,7 @@ def mlm(path: Path) -> Found:
     said = _item(item, path)
     href = _onnx_asset(item, path)
     graph = read_graph(href)
-    return Found("STAC MLM Item", {**_sizes(graph), **said}, graph)
+    return Found("STAC MLM Item", _sized(said, graph), graph)
 
 
 def _onnx_asset(item: Mapping[str, Any], path: Path) -> Path:

@@ -26,7 +26,7 @@ from geoseg.exchange.chip import real_chip
 from geoseg.exchange.contract import Contract, read_contract, spec_of
 from geoseg.exchange.found import Found, find
 from geoseg.registry import add_model
-from geoseg.spec import ModelSpec
+from geoseg.spec import ModelSpec, bad_name
 
 ARCHITECTURE = "onnx"  # of models that are a graph and nothing else
 Making = Callable[
@@ -69,6 +69,8 @@ def import_model(
     has said, a ModelError where the network does not do what was said.
     """
     path = Path(file).expanduser()
+    if name is not None and (trouble := bad_name(name)):
+        raise ModelError(trouble)
     if bundle := _bundle_at(path):
         return Imported(add_model(bundle, name=name, overwrite=overwrite), "geoseg bundle", None)
     given = None if contract is None else Path(contract).expanduser()
@@ -76,10 +78,12 @@ def import_model(
     with ExitStack() as stack:
         found = find(path, stack)
         terms = read_contract(path, found.said, given)
+        if name is not None:
+            terms = terms.model_copy(update={"name": name})
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geoseg-")))
         making = _making(found, terms)
         made, scores, spec = making(path, found, terms, raster, folder / "bundle")
-        kept = add_model(made, name=name or spec.name, overwrite=overwrite)
+        kept = add_model(made, name=spec.name, overwrite=overwrite)
     return Imported(kept, found.kind, _shares(spec, scores))
 
 
