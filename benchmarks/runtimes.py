@@ -36,11 +36,12 @@ LOOSE = {"float32": 9.0, "bfloat16": 9.0, "mixed": 9.0, "float16": 9.0}
 def main() -> None:
     p = common.parser(__doc__)
     p.set_defaults(rounds=9, threads=0)
+    p.add_argument("--network", action="append", help="only this one; may be repeated")
     options = common.parse(p)
     bench = Bench(options)
     threads = options.threads or None
-    rows = [row for name in ["buildings-v1", *NETWORKS] for row in _network(name, options, threads)]
-    rows += _network("buildings-instances-v1", options, threads)
+    names = options.network or ["buildings-v1", *NETWORKS, "buildings-instances-v1"]
+    rows = [row for name in names for row in _network(name, options, threads)]
     header = [
         *("network", "runtime", "tiles/s", "CPU s per tile", "largest difference"),
         *("times eager", "automatic"),

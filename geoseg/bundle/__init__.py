@@ -337,15 +337,25 @@ class Bundle:
             item["properties"]["mlm:total_parameters"] = parameters
         return _install(Path(path), item, contents, overwrite=overwrite)
 
-    def with_graph(self, graph: bytes, path: str | Path, *, overwrite: bool = False) -> Path:
+    def with_graph(
+        self,
+        graph: bytes,
+        path: str | Path,
+        *,
+        sample: Sample | None = None,
+        alone: bool = False,
+        overwrite: bool = False,
+    ) -> Path:
         """Write this bundle to `path`, with the ONNX file `graph` in it.
 
-        What the graph does not hold itself it finds in weights.safetensors of the same folder.
+        What the graph does not hold itself it finds in weights.safetensors of the same folder;
+        `alone` leaves that out. `sample` is the golden sample, where it is another.
         """
-        kept = [name for name in (WEIGHTS, SAMPLE) if self.has(name)]
-        contents = {name: self.file(name) for name in kept}
-        contents |= {GRAPH: graph, CARD: self.card.encode()}
-        item = {**self.item, "assets": {**self.item["assets"], **_assets(contents)}}
+        contents = {GRAPH: graph, CARD: self.card.encode()}
+        contents[SAMPLE] = self.file(SAMPLE) if sample is None else _sample_bytes(sample)
+        if self.has(WEIGHTS) and not alone:
+            contents[WEIGHTS] = self.file(WEIGHTS)
+        item = {**self.item, "assets": _assets(contents)}
         return _install(Path(path), item, contents, overwrite=overwrite)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from geoseg.cli.base import Verbs, as_json, emit, overwrite
+from geoseg.cli.base import Verbs, as_json, emit, given, overwrite
 
 COLUMNS = ("name", "version", "source", "task", "classes", "bands", "gsd", "path")
 keep_as = click.option("--name", help="Name to keep it under.")
@@ -15,7 +16,7 @@ keep_as = click.option("--name", help="Name to keep it under.")
 
 @click.group(cls=Verbs)
 def model() -> None:
-    """List, show, check, get, add, import, export and remove models."""
+    """List, show, check, get, add, import, export, quantize and remove models."""
 
 
 @model.command("list")
@@ -169,3 +170,20 @@ def export(
         emit(done.as_dict())
     else:
         click.echo("\n".join(str(part) for part in (done.report, done.path) if part))
+
+
+@model.command()
+@click.argument("name")
+@click.option("--scene", required=True, help="Raster whose chips the ranges are fitted to.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--chips", "count", type=int, default=16, help="So many are fitted to.")
+@click.option("--tile", type=int, default=512, help="Their edge, in pixels.")
+@overwrite
+@as_json
+def quantize(name: str, scene: str, output: Path, as_json: bool, **options: Any) -> None:
+    """Write a model in 8 bits, fitted to a scene; tells what that changes there."""
+    from geoseg.exchange.quantize import quantize as run
+    from geoseg.terminal import table
+
+    done = run(name, scene, output, **given(options)).as_dict()
+    emit(done) if as_json else click.echo(table(done))

@@ -34,6 +34,7 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _ASKED_FOR = "tensorrt"
+PRECISION = "geoseg:precision"  # metadata of a graph in 8 bits
 
 
 @dataclass
@@ -45,12 +46,12 @@ class OnnxRuntime:
     device: str
     threads: int
     batch_size: int = 1
-    precision: str = "float32"
 
     @property
     def description(self) -> str:
         where = f"cpu ({self.threads} threads)" if self.device == "cpu" else self.device
-        return f"onnx {self.precision} {where}"
+        about = self.session.get_modelmeta().custom_metadata_map
+        return f"onnx {about.get(PRECISION, 'float32')} {where}"
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         parts = []
