@@ -319,6 +319,28 @@ class Bundle:
         )
         return _install(Path(path), item, contents, overwrite=overwrite)
 
+    @staticmethod
+    def write_graph(
+        path: str | Path,
+        spec: ModelSpec,
+        graph: bytes,
+        sample: Sample,
+        card: str,
+        *,
+        parameters: int | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a bundle whose network is an ONNX file alone, `graph` with all weights in it.
+
+        `parameters` is their number, where it is known. Otherwise as `write`.
+        """
+        contents = {GRAPH: graph, SAMPLE: _sample_bytes(sample), CARD: card.encode()}
+        item = to_item(spec, _assets(contents))
+        item["properties"]["mlm:framework"] = "ONNX"
+        if parameters is not None:
+            item["properties"]["mlm:total_parameters"] = parameters
+        return _install(Path(path), item, contents, overwrite=overwrite)
+
     def with_graph(
         self,
         graph: bytes,
