@@ -334,7 +334,12 @@ class Bundle:
 
         `parameters` is their number, where it is known. Otherwise as `write`.
         """
-        contents = {GRAPH: graph, SAMPLE: _sample_bytes(sample), CARD: card.encode()}
+        contents = {
+            GRAPH: graph,
+            SAMPLE: _sample_bytes(sample),
+            THUMBNAIL: draw_thumbnail(spec, sample),
+            CARD: card.encode(),
+        }
         item = to_item(spec, _assets(contents))
         item["properties"]["mlm:framework"] = "ONNX"
         if parameters is not None:
