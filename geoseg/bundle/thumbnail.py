@@ -1,4 +1,4 @@
-"""A picture of what a model does, for lists of models: its golden sample, and what it finds there."""
+"""A picture of what a model does, for lists of models: its golden sample, and what it finds."""
 
 from __future__ import annotations
 
