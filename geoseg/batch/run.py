@@ -100,8 +100,8 @@ def batch(
         ledger.enroll(items or ())
         recover(ledger, folder, own, listener)
         about = {"model": loaded.spec(predicting).id}
-        fresh = _predict_waiting(ledger, work, own, listener, about)
-        outputs = _dataset(ledger, folder, own, fresh, about, listener)
+        _predict_waiting(ledger, work, own, listener, about)
+        outputs = _dataset(ledger, folder, own, about, listener)
         write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
         write_page(folder / REPORT, ledger, **about)
         result = _result(ledger, folder, outputs, time.perf_counter() - started)
@@ -168,9 +168,11 @@ def _sweep(folder: Path) -> None:
 
 def _predict_waiting(
     ledger: Ledger, work: Work, own: BatchOptions, listener: Listener, about: dict[str, str]
-) -> int:
-    """Give the scenes that wait to the engine; return how many were done."""
-    count, done = ledger.counts()["pending"], 0
+) -> None:
+    """Give the scenes that wait to the engine."""
+    count = ledger.counts()["pending"]
+    if count:
+        ledger["dataset"] = None  # what there is will be without these scenes
     with (
         _ending(ledger, Path(work.folder), own),
         open_engine(own.engine, workers=own.workers, scheduler=own.scheduler) as engine,
@@ -181,9 +183,7 @@ def _predict_waiting(
             if outcome.state == "stopped":
                 raise _error(outcome)
             ledger.finish(item.id, outcome)
-            done += outcome.state == "done"
             watch.update(item, outcome)
-    return done
 
 
 def _begun(ledger: Ledger) -> Iterator[Item]:
@@ -215,7 +215,6 @@ def _dataset(
     ledger: Ledger,
     folder: Path,
     own: BatchOptions,
-    fresh: int,
     about: dict[str, str],
     listener: Listener,
 ) -> tuple[str, ...]:
@@ -227,8 +226,12 @@ def _dataset(
     )
     if own.dataset is not None:
         path = folder / own.dataset
-        if fresh or not path.exists():
-            write_dataset(path, ledger, folder, metadata=about, listener=listener)
+        made = {"name": own.dataset, "dedupe": own.dedupe}
+        if not path.exists() or ledger["dataset"] != made:
+            ledger["dataset"] = None  # until it is there
+            how: dict[str, Any] = {"metadata": about, "dedupe": own.dedupe, "listener": listener}
+            write_dataset(path, ledger, folder, **how)
+            ledger["dataset"] = made
         outputs = (str(path), *(o for o in outputs if not o.endswith(".parquet")))
     return outputs
 

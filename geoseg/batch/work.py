@@ -15,7 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from geoseg.batch.footprint import footprint
+import shapely
+
+from geoseg.batch.footprint import Coverage, footprint
 from geoseg.batch.items import Item
 from geoseg.batch.outcome import Outcome, Output, Role
 from geoseg.bundle import MULTIHASH_SHA256
@@ -95,8 +97,10 @@ class Work:
         source = source_of(item, spec)
         with open_scene(source, spec, options) as scene:
             known |= _about(scene)
+            coverage, native = Coverage(scene.grid), scene.native
         paths = self.paths(item)
-        result = predict(source, model=model, **self._asked(paths))
+        result = predict(source, model=model, on_chip=coverage, **self._asked(paths))
+        known["valid"] = shapely.to_wkt(coverage.outline(native), rounding_precision=-1)
         return Outcome(
             "done",
             polygons=result.polygons,
