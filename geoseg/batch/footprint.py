@@ -85,7 +85,8 @@ class Coverage:
         polygonizer = Polygonizer(full.shape[1])
         found = Polygons.concat([polygonizer.add(full.astype(np.int32)), polygonizer.finish()])
         corners = np.minimum(found.coords * cell, shape[::-1]).astype(np.float64)
-        polygons = found.build(np.column_stack(grid.transform @ (corners[:, 0], corners[:, 1])))
+        on_map: Any = grid.transform @ (corners[:, 0], corners[:, 1])  # type: ignore[operator]
+        polygons = found.build(np.column_stack(on_map))
         side = cell * float(np.sqrt(abs(grid.transform.determinant)))
         whole = shapely.union_all(_without_specks(polygons, _SPECK * side**2))
         parts = shapely.get_parts(

@@ -52,6 +52,9 @@ class Seams:
     """Deals the ground out to `grounds`, which are sorted by name."""
 
     def __init__(self, grounds: Sequence[Ground]) -> None:
+        names = [ground.name for ground in grounds]
+        if names != sorted(names):
+            raise ValueError("the grounds have to be sorted by name")
         self.grounds = grounds
         self._tree = shapely.STRtree([ground.shape for ground in grounds])
         self._depths: dict[int, Float64] = {}
