@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -48,7 +47,8 @@ def make(folder: Path, across: int) -> None:
             x, y = EAST + STEP * (i % across), NORTH + STEP * (i // across)
             ground = shapely.box(x, y, x + SIDE, y + SIDE)
             shapes = shapely.intersection(discs[tree.query(ground, "intersects")], ground)
-            frame = gpd.GeoDataFrame({"class": "disc", "class_id": 1}, geometry=shapes, crs=32633)
+            frame = gpd.GeoDataFrame({"class": ["disc"] * len(shapes)}, geometry=shapes, crs=32633)
+            frame["class_id"] = 1
             frame["confidence"] = frame["confidence_min"] = np.float32(0.9)
             frame["area_m2"], frame["perimeter_m"] = area_perimeter(shapes, frame.crs)
             name = f"s{i:06}"
@@ -67,14 +67,19 @@ def child(folder: Path, dedupe: bool) -> dict[str, Any]:
     from geoseg.batch.dataset import write_dataset
     from geoseg.batch.ledger import NAME, Ledger
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     start, cpu = time.perf_counter(), time.process_time()
     with Ledger.open(folder / NAME, create=False) as ledger:
         out = folder / "all.parquet"
         count = write_dataset(out, ledger, folder, metadata={}, dedupe=dedupe, bucket=16 << 20)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"polygons": count, "seconds": seconds, "cpu": cpu, "MB": (peak - before) / 1024}
+    return {"polygons": count, "seconds": seconds, "cpu": cpu, "MB": peak() - before}
+
+
+def peak() -> float:
+    """Megabytes; of this process only, while getrusage goes on with those of its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:
