@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 OUT    ?= out
+QGIS_PYTHON ?= /usr/bin/python3
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types check benchmark clean
+.PHONY: demo test test-qgis plugin lint types check benchmark clean
 
 demo: $(VENV)/.installed  ## buildings out of a real aerial image
 	mkdir -p $(OUT)
@@ -16,6 +17,14 @@ demo: $(VENV)/.installed  ## buildings out of a real aerial image
 
 test: $(VENV)/.tested  ## all tests
 	$(BIN)/python -m pytest
+
+test-qgis: $(VENV)/.tested  ## the plugin, in the system's QGIS (3.22 or later) on its own Python
+	GEOSEG_PYTHON=$(abspath $(BIN)/python) $(QGIS_PYTHON) -m pytest -c tests/qgis/pytest.ini \
+		--rootdir tests/qgis --confcutdir tests/qgis tests/qgis
+
+plugin: $(VENV)/.tested  ## dist/geoseg_qgis-VERSION.zip, checked as plugins.qgis.org checks it
+	$(BIN)/python qgis_plugin/translate.py --check
+	$(BIN)/python qgis_plugin/package.py --check
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

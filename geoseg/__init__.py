@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geoseg.predict import Result, predict
     from geoseg.preflight import describe as info
     from geoseg.preview import preview
-    from geoseg.registry import list_models, pull
+    from geoseg.registry import add_model, list_models, pull, remove_model
     from geoseg.survey import survey as plan
     from geoseg.train import train
     from geoseg.train.recipe import recipe
@@ -51,6 +51,8 @@ _HOME = {
     "split_objects": "geoseg.instances.split:split_objects",
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
+    "add_model": "geoseg.registry:add_model",
+    "remove_model": "geoseg.registry:remove_model",
     "list_models": "geoseg.registry:list_models",
     "pull": "geoseg.registry:pull",
     "GeosegError": "geoseg.errors:GeosegError",
@@ -60,6 +62,7 @@ __all__ = [
     "GeosegError",
     "Result",
     "__version__",
+    "add_model",
     "batch",
     "batch_status",
     "compare",
@@ -74,6 +77,7 @@ __all__ = [
     "pull",
     "recipe",
     "regularize",
+    "remove_model",
     "split_objects",
     "train",
     "vectorize",

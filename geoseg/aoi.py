@@ -45,10 +45,13 @@ class Aoi:
 
     @classmethod
     def open(
-        cls, area: str | os.PathLike[str] | BaseGeometry | gpd.GeoDataFrame, grid: Grid
+        cls, area: str | os.PathLike[str] | BaseGeometry | gpd.GeoDataFrame | Box, grid: Grid
     ) -> Aoi:
-        """Read a vector file; or take a GeoDataFrame, or a geometry in the grid's own CRS."""
-        if isinstance(area, BaseGeometry):
+        """Read a vector file; or take a GeoDataFrame, or what is in the grid's own CRS: a
+        geometry, or bounds (left, bottom, right, top)."""
+        if isinstance(area, tuple):
+            name, shapes = "bounds", gpd.GeoSeries([shapely.box(*area)], crs=grid.crs)
+        elif isinstance(area, BaseGeometry):
             name, shapes = "the area of interest", gpd.GeoSeries([area], crs=grid.crs)
         elif isinstance(area, gpd.GeoDataFrame):
             name, shapes = "the area of interest", area.geometry

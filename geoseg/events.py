@@ -17,12 +17,18 @@ def ignore(event: Event) -> None:
 
 
 class Progress:
-    """Turns finished tiles into progress events, at most ten a second."""
+    """Turns finished tiles into progress events, at most ten a second; `first` were done before."""
 
     def __init__(
-        self, listener: Listener, order: Mapping[int, int], *, every: float = 0.1, **about: str
+        self,
+        listener: Listener,
+        order: Mapping[int, int],
+        *,
+        first: int = 0,
+        every: float = 0.1,
+        **about: str,
     ) -> None:
-        self._listener, self._order, self._every = listener, order, every
+        self._listener, self._order, self._first, self._every = listener, order, first, every
         self._started = self._last = time.perf_counter()
         listener({"event": "start", **about, "tiles": len(order)})
 
@@ -43,6 +49,6 @@ class Progress:
                 "done": done,
                 "tiles": total,
                 "seconds": round(seconds, 2),
-                "eta": round(seconds / done * (total - done), 2),
+                "eta": round(seconds / (done - self._first) * (total - done), 2),
             }
         )

@@ -71,13 +71,14 @@ class Layer:
             "to_crs": flat_crs(options.crs) if options.crs else None,
             "regularize_m": options.regularize,
             "simplify_m": options.simplify,
+            "smooth_m": options.smooth,
             "min_area_m2": options.min_area,
             "min_width_m": options.min_width,
             "attributes": options.attributes,
             "unit_m": unit_m,
         }
         # Outlines that stay on their vertices need no geometry library.
-        idle = ("regularize", "simplify", "crs", "attributes", "dissolve")
+        idle = ("regularize", "simplify", "smooth", "crs", "attributes", "dissolve")
         self._as_they_are = not any(getattr(options, name) for name in idle)
         self._waiting: list[Polygons] = []
         self._held: list[gpd.GeoDataFrame] | None = [] if options.dissolve else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from geoseg.config import Strict, check
 from geoseg.errors import UsageError
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 Stretch = Literal["auto", "none"] | tuple[float, float]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+def check_bounds(bounds: Box | None) -> Box | None:
+    """A ValueError where they are no rectangle."""
+    if bounds is not None:
+        left, bottom, right, top = bounds
+        if not (all(map(isfinite, bounds)) and left < right and bottom < top):
+            raise ValueError("left, bottom, right, top are needed, finite and in this order")
+    return bounds
 
 
 class PolygonOptions(Strict):
@@ -39,6 +49,8 @@ class PolygonOptions(Strict):
     regularize:    straight outlines with right angles, and circles, as of buildings; how far they
                    may move, in metres, or {class: metres}, and other classes keep theirs. 0 = off.
     simplify:      tolerance of outlines in metres, without gaps between neighbours; 0 = exact.
+    smooth:        corners are rounded off, by up to so many metres, without gaps between
+                   neighbours and after simplify; classes that are regularized keep theirs. 0 = off.
     crs:           CRS of the polygons, instead of the scene's.
     overwrite:     replace outputs that exist.
     """
@@ -52,13 +64,23 @@ class PolygonOptions(Strict):
     outline: Literal["pixel", "contour"] = "pixel"
     regularize: NonNegative | dict[str, NonNegative] = 0.0
     simplify: NonNegative = 0.0
+    smooth: NonNegative = 0.0
     crs: str | None = None
     overwrite: bool = False
 
     @property
     def whole_clusters(self) -> bool:
         """Whether polygons that touch are needed together."""
-        return self.simplify > 0 or bool(self.regularize)
+        return self.simplify > 0 or self.smooth > 0 or bool(self.regularize)
+
+    @model_validator(mode="after")
+    def _corners(self) -> Self:
+        if self.smooth > 0 and not isinstance(self.regularize, dict) and self.regularize > 0:
+            raise ValueError(
+                "smooth: classes that are regularized keep their corners, and here all are: name "
+                "those in regularize (building=1), or leave out one of the two"
+            )
+        return self
 
     def must_name(self, names: Mapping[int, str]) -> None:
         """A UsageError where an option names a class that is not among these."""
@@ -73,6 +95,7 @@ class PredictOptions(PolygonOptions):
     """How to read the scene, run the model, stitch, and write; with those of PolygonOptions.
 
     aoi:           vector file; only what lies inside is predicted.
+    bounds:        the same by (left, bottom, right, top), in the scene's CRS.
     bands:         the scene's bands for the model's, by number (from 1), name or colour.
     gsd:           metres per pixel of the scene, where its georeference is missing or wrong.
     nodata:        value that means no data, where the file does not say so.
@@ -97,6 +120,7 @@ class PredictOptions(PolygonOptions):
     """
 
     aoi: Path | None = None
+    bounds: Annotated[Box | None, AfterValidator(check_bounds)] = None
     bands: tuple[int | str, ...] | None = None
     gsd: Annotated[float, Field(gt=0)] | None = None
     nodata: float | None = None
@@ -131,6 +155,17 @@ class PredictOptions(PolygonOptions):
     @classmethod
     def _home(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path is not None else None
+
+    @model_validator(mode="after")
+    def _one_area(self) -> PredictOptions:
+        if self.aoi is not None and self.bounds is not None:
+            raise ValueError("aoi and bounds both say which area: leave one of them out")
+        return self
+
+    @property
+    def area(self) -> Path | Box | None:
+        """What only is predicted, as `Aoi.open` takes it; None for everything."""
+        return self.aoi or self.bounds
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> PredictOptions:

@@ -128,6 +128,7 @@ class ObjectOutputs:
             "to_crs": flat_crs(options.crs) if options.crs else None,
             "regularize_m": options.regularize,
             "simplify_m": options.simplify,
+            "smooth_m": options.smooth,
             "min_area_m2": options.min_area,
             "unit_m": unit_of(grid, spec.gsd),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -30,7 +30,7 @@ from geoseg.predictions import Chip
 from geoseg.preflight import Finding, Preflight, open_for, preflight
 from geoseg.reading import ahead, chips
 from geoseg.scene import Scene
-from geoseg.spec import ModelSpec
+from geoseg.spec import ModelSpec, Scaling
 from geoseg.stitch import Mosaic
 
 Model = str | Path | Sequence[str | Path]
@@ -86,7 +86,7 @@ def predict(
     started = time.perf_counter()
 
     with open_scene(source, spec, opts) as scene:
-        aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
+        aoi = Aoi.open(opts.area, scene.grid) if opts.area else None
         contract = check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
         network = loaded.network(opts)
@@ -97,8 +97,7 @@ def predict(
         mosaic = new_mosaic(tiles, spec, opts, aoi)
         metadata = _metadata(scene.source, loaded.bundles, network.description, opts)
         with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
-            read = ahead(_shown(chips(scene, tiles), on_chip))
-            predictions = runtime.run(network, read, contract.scaling)
+            predictions = loaded.predictions(scene, tiles, contract.scaling, opts, on_chip)
             with closing(ahead(predictions)) as stream:
                 for prediction in stream:
                     for finished in mosaic.add(prediction):
@@ -122,13 +121,6 @@ def predict(
     )
     listener({"event": "result", **result.as_dict()})
     return result
-
-
-def _shown(chips: Iterable[Chip], look: Callable[[Chip], None] | None) -> Iterator[Chip]:
-    for chip in chips:
-        if look is not None:
-            look(chip)
-        yield chip
 
 
 def open_scene(source: str | Path, spec: ModelSpec, options: PredictOptions) -> Scene:
@@ -209,8 +201,27 @@ class Loaded:
             self._network = how, load_network(self.bundles, options)
         return self._network[1]
 
+    def predictions(
+        self,
+        scene: Scene,
+        tiles: Plan,
+        scaling: Scaling,
+        options: PredictOptions,
+        on_chip: Callable[[Chip], None] | None = None,
+    ) -> Iterator[runtime.Prediction]:
+        """What the network sees in each tile that has data, in the plan's order."""
+        read = ahead(_shown(chips(scene, tiles), on_chip))
+        return runtime.run(self.network(options), read, scaling)
+
 
 _HOW = ("runtime", "device", "precision", "batch", "threads", "tta")
+
+
+def _shown(chips: Iterator[Chip], look: Callable[[Chip], None] | None) -> Iterator[Chip]:
+    for chip in chips:
+        if look is not None:
+            look(chip)
+        yield chip
 
 
 def find_models(model: Model) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,29 +25,65 @@ import platformdirs
 from geoseg.bundle import Bundle
 from geoseg.bundle.files import ITEM, MAX_BYTES, installing
 from geoseg.errors import ModelError, OutputError
+from geoseg.spec import ClassInfo
 
 DEFAULT_MODEL = "buildings-v1"
 BUNDLED = Path(__file__).parent / "bundles"
+_IN_THE_WAY = "take another name (--name), or replace it (--overwrite)"
 # What is fetched from a Hugging Face repository, which may hold much else.
 HF_PATTERNS = ["model.json", "README.md", "*.safetensors", "*.onnx", "sample.npz"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model that can be named. `source`: 'package' or 'user'; `gsd` in metres per pixel."""
+    """A model that can be named, with what there is to know when one is chosen.
+
+    source: 'package' or 'user'. classes: without the background. gsd: metres per pixel. dtype,
+    value_range: of the rasters that it was trained on. thumbnail: a picture in the bundle, if it
+    has one.
+    """
 
     name: str
+    id: str
     version: str
     source: str
     task: str
-    classes: tuple[str, ...]
+    description: str
+    license: str
+    classes: tuple[ClassInfo, ...]
     bands: tuple[str, ...]
     gsd: float
+    dtype: str
+    value_range: tuple[float, float]
     path: Path
+    thumbnail: Path | None
+
+    @classmethod
+    def of(cls, name: str, path: Path) -> ModelEntry:
+        """Of the bundle at `path`, which is known as `name`."""
+        bundle = Bundle.open(path)
+        spec = bundle.spec
+        return cls(
+            name=name,
+            id=spec.id,
+            version=spec.version,
+            source="package" if path.parent == BUNDLED else "user",
+            task=spec.task,
+            description=spec.description,
+            license=spec.license,
+            classes=tuple(c for c in spec.classes if c.id in spec.names),
+            bands=tuple(b.name for b in spec.bands),
+            gsd=spec.gsd,
+            dtype=spec.dtype,
+            value_range=spec.value_range,
+            path=path,
+            thumbnail=bundle.thumbnail,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**asdict(self), "path": str(self.path)}
+        thumbnail = str(self.thumbnail) if self.thumbnail else None
+        return {**asdict(self), "path": str(self.path), "thumbnail": thumbnail}
 
 
 def user_models() -> Path:
@@ -72,55 +109,74 @@ def find(model: str | Path) -> Path:
 
 def list_models() -> list[ModelEntry]:
     """All models that can be named. A broken one is a ModelError that tells which."""
-    entries = []
-    for name, path in sorted(_named().items()):
-        spec = Bundle.open(path).spec
-        entries.append(
-            ModelEntry(
-                name=name,
-                version=spec.version,
-                source="package" if path.parent == BUNDLED else "user",
-                task=spec.task,
-                classes=tuple(spec.names.values()),
-                bands=tuple(b.name for b in spec.bands),
-                gsd=spec.gsd,
-                path=path,
-            )
-        )
-    return entries
+    return [ModelEntry.of(name, path) for name, path in sorted(_named().items())]
+
+
+def add_model(bundle: str | Path, *, name: str | None = None, overwrite: bool = False) -> Path:
+    """Check the bundle in a folder or zip and keep a copy in the user's folder; where it lies then.
+
+    It is known as `name`, or by the name in its model.json. Only the files that model.json lists
+    are kept, each after its checksum.
+    """
+    opened = Bundle.open(Path(bundle).expanduser())
+    opened.weights()  # intact, and what they claim to be
+    opened.sample()
+    name = _checked_name(name or opened.spec.name)
+    there = _in(user_models()).get(name)
+    if there is not None and there.is_file() and not overwrite:
+        raise ModelError(f"{there} exists already: {_IN_THE_WAY}")
+    target = user_models() / name
+    try:
+        with installing(target, overwrite=overwrite) as partial:
+            partial.mkdir()
+            opened.copy_to(partial)
+    except OutputError as e:
+        raise ModelError(f"{e}: {_IN_THE_WAY}") from e
+    if there is not None and there.is_file():  # a zip of that name, which was to be replaced
+        there.unlink()
+    return target
+
+
+def remove_model(name: str) -> Path:
+    """Delete a model from the user's folder; where it was. Those of the package stay."""
+    path = _in(user_models()).get(name)
+    if path is None:
+        if name in _in(BUNDLED):
+            raise ModelError(f"{name} comes with geoseg and stays; only your own can be removed")
+        raise ModelError(f"none of your models is named {name!r} (geoseg model list shows them)")
+    doomed = path.with_name(f".{path.name}-removed-{os.getpid()}")  # at once gone for others
+    try:
+        path.rename(doomed)
+        doomed.unlink() if doomed.is_file() else shutil.rmtree(doomed)
+    except OSError as e:
+        raise ModelError(f"{path} cannot be removed ({e.strerror}): is it in use?") from e
+    return path
 
 
 def pull(source: str | Path, *, name: str | None = None, overwrite: bool = False) -> Path:
     """Check a model and keep it in the user's folder; where it lies then.
 
     `source` is a folder, a zip, the http(s) address of a zip, or a Hugging Face repository as
-    'owner/name' or 'hf:owner/name@revision'. It is known as `name`, or by the name in its
-    model.json. Only the files that model.json lists are kept, each after its checksum.
+    'owner/name' or 'hf:owner/name@revision'; see `add_model` for the rest.
     """
     with _fetched(str(source)) as path:
-        bundle = Bundle.open(path)
-        bundle.weights()  # intact, and what they claim to be
-        bundle.sample()
-        target = user_models() / _checked_name(name or bundle.spec.name)
-        try:
-            with installing(target, overwrite=overwrite) as partial:
-                partial.mkdir()
-                bundle.copy_to(partial)
-        except OutputError as e:
-            raise ModelError(f"{e}: take another name (--name) or remove it") from e
-    return target
+        return add_model(path, name=name, overwrite=overwrite)
 
 
 def _named() -> dict[str, Path]:
     """Name -> bundle. The user's own win over the package's."""
+    return {**_in(BUNDLED), **_in(user_models())}
+
+
+def _in(folder: Path) -> dict[str, Path]:
+    """Name -> bundle in one folder."""
     found: dict[str, Path] = {}
-    for folder in (BUNDLED, user_models()):
-        if folder.is_dir():
-            for path in folder.iterdir():
-                if path.suffix == ".zip" and path.is_file():
-                    found[path.stem] = path
-                elif (path / ITEM).is_file() and not path.name.startswith("."):
-                    found[path.name] = path
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.suffix == ".zip" and path.is_file():
+                found[path.stem] = path
+            elif (path / ITEM).is_file() and not path.name.startswith("."):
+                found[path.name] = path
     return found
 
 

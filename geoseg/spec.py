@@ -181,7 +181,12 @@ class ModelSpec:
 
     @property
     def id(self) -> str:
-        return f"{self.name}-{self.version}" if self.version else self.name
+        return model_id(self.name, self.version)
+
+
+def model_id(name: str, version: str) -> str:
+    """How a model of that name and version is called."""
+    return f"{name}-{version}" if version else name
 
 
 def bad_name(name: str) -> str | None:

@@ -60,7 +60,7 @@ def survey(
     bundles = [Bundle.open(path) for path in find_models(model)]
     spec = runtime.contract(bundles)
     with open_scene(source, spec, opts) as scene:
-        aoi = Aoi.open(opts.aoi, scene.grid) if opts.aoi else None
+        aoi = Aoi.open(opts.area, scene.grid) if opts.area else None
         check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
         itemsize = scene.dtype.itemsize

@@ -6,8 +6,9 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from geoseg.events import Event, Listener
@@ -60,7 +61,10 @@ def narrate(as_json: bool) -> Iterator[Listener]:
             bar.close()
 
 
+PULSE = 2.0  # seconds between two signs of life
+_LAST = ("result", "error")  # events after which there are none
 _protocol: int | None = None  # descriptor of the lines, where stdout was claimed for them
+_writing, _ended = threading.Lock(), threading.Event()
 
 
 def claim_stdout() -> None:
@@ -75,8 +79,33 @@ def claim_stdout() -> None:
         return
 
 
+def keep_alive() -> None:
+    """Write an "alive" event now, and others from a thread until the run has ended.
+
+    Imports and large tiles take their time, in which a run would else be as silent as a dead one.
+    """
+    if _protocol is not None:
+        print_json({"event": "alive"})
+        threading.Thread(target=_beat, daemon=True).start()
+
+
+def _beat() -> None:
+    with suppress(OSError):  # the run itself finds out that nobody reads on
+        while not _ended.wait(PULSE):
+            with _writing:
+                if not _ended.is_set():
+                    _write({"event": "alive"})
+
+
 def print_json(record: Any) -> None:
     """One JSON line on stdout, at once."""
+    with _writing:
+        if isinstance(record, Mapping) and record.get("event") in _LAST:
+            _ended.set()
+        _write(record)
+
+
+def _write(record: Any) -> None:
     line = json.dumps(record, default=str) + "\n"
     if _protocol is None:
         sys.stdout.write(line)

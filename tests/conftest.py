@@ -16,6 +16,7 @@ settings.register_profile("geoseg", deadline=None, derandomize=True, print_blob=
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "geoseg"))
 
+collect_ignore = ["qgis"]  # runs on QGIS's own Python: make test-qgis
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -34,6 +34,16 @@ def layer(*geometries: Any, crs: Any = "EPSG:32610") -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(geometry=list(geometries), crs=crs)
 
 
+def test_bounds_in_the_grids_crs() -> None:
+    west, south, east, north = on_ground(box(10, 20, 50, 40)).bounds
+    aoi = Aoi.open((west, south, east, north), GRID)
+    expected = np.zeros_like(EXPECTED)
+    expected[20:40, 10:50] = True
+    np.testing.assert_array_equal(aoi.mask(0, 200), expected)
+    with pytest.raises(AoiError, match="^bounds: lies outside of the scene"):
+        Aoi.open((0.0, 0.0, 1.0, 1.0), GRID)
+
+
 def test_a_geometry_in_the_grids_crs() -> None:
     aoi = Aoi.open(on_ground(BOXES), GRID)
     np.testing.assert_array_equal(aoi.mask(0, 200), EXPECTED)

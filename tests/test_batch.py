@@ -403,6 +403,7 @@ def test_the_command(archive: Path, model: Path, tmp_path: Path) -> None:
     found = subprocess.run([*command, "--json"], capture_output=True, text=True)
     assert found.returncode == 3, found.stderr
     events = [json.loads(line) for line in found.stdout.splitlines()]
+    events = [event for event in events if event["event"] != "alive"]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "start"
     assert kinds[-1] == "result"

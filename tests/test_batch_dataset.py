@@ -155,4 +155,10 @@ def test_the_dataset_is_written_when_something_is_new(done: Path, model: Path) -
     assert str(path) in result.outputs
     path.unlink()
     run(done.parent / "in", done, model, dataset="all.parquet")
-    assert path.exists()
+    whole = gpd.read_parquet(path)
+    (done / "polygons" / "s003.parquet").unlink()
+    run((), done, model, format="parquet")  # without a dataset, of which it is no part then
+    before = path.stat().st_mtime_ns
+    run((), done, model, dataset="all.parquet")
+    assert path.stat().st_mtime_ns > before
+    assert_geodataframe_equal(gpd.read_parquet(path), whole)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pystac
 import pytest
+from click.testing import CliRunner
 
 from geoseg import registry
 from geoseg.bundle import (
@@ -529,9 +530,84 @@ def test_list_models(home: Path) -> None:
     first, second = registry.list_models()
     assert (first.name, first.source) == ("buildings-v0", "package")
     assert (second.name, second.source, second.gsd) == ("mine", "user", 0.3)
-    assert second.classes == ("thing",)
+    assert [c.name for c in second.classes] == ["thing"]
     assert second.bands == ("band1", "band2")
-    assert json.dumps(second.as_dict())
+    record = json.loads(json.dumps(second.as_dict()))
+    assert record["classes"] == [{"id": 1, "name": "thing", "color": SPEC.classes[0].color}]
+    assert (record["id"], record["license"], record["description"]) == (
+        "demo-1.0",
+        "MIT",
+        "A demo.",
+    )
+    assert (record["dtype"], record["value_range"]) == (SPEC.dtype, list(SPEC.value_range))
+    assert record["path"] == str(home / "mine")
+    assert record["thumbnail"] is None
+
+
+def test_a_thumbnail_is_found_where_there_is_one(home: Path) -> None:
+    folder = write(home / "mine")
+    item = json.loads((folder / ITEM).read_text())
+    item["assets"]["picture"] = {"href": "./look.png", "roles": ["thumbnail"]}
+    (folder / ITEM).write_text(json.dumps(item))
+    assert registry.list_models()[1].thumbnail is None  # it was not sent along
+    (folder / "look.png").write_bytes(b"PNG")
+    assert registry.list_models()[1].as_dict()["thumbnail"] == str(folder / "look.png")
+
+
+def test_add_and_remove_from_the_command_line(home: Path, tmp_path: Path) -> None:
+    from geoseg.cli import cli
+
+    def geoseg(*words: object) -> Any:
+        return CliRunner().invoke(cli, ["model", *map(str, words)])
+
+    source = write(tmp_path / "run" / "bundle")
+    added = json.loads(geoseg("add", source, "--name", "roofs", "--json").stdout)
+    listed = [json.loads(line) for line in geoseg("list", "--json").stdout.splitlines()]
+    assert added == {"event": "result", **listed[1]}
+    assert (added["name"], added["path"]) == ("roofs", str(home / "roofs"))
+    assert "roofs" in geoseg("list").stdout
+    refused = geoseg("add", source, "--name", "roofs")
+    assert refused.exit_code == 1
+    assert "--overwrite" in refused.stderr
+    assert geoseg("add", source, "--name", "roofs", "--overwrite").stdout == f"{home / 'roofs'}\n"
+    gone = json.loads(geoseg("remove", "roofs", "--json").stdout)
+    assert gone == {"event": "result", "name": "roofs", "path": str(home / "roofs")}
+    assert list(home.iterdir()) == []
+    assert source.is_dir()
+
+
+def test_a_zip_gives_way_to_what_is_added(home: Path, tmp_path: Path) -> None:
+    write(home / "demo.zip", version="0")
+    source = write(tmp_path / "new", version="2")
+    with pytest.raises(ModelError, match=r"demo\.zip exists already.*--overwrite"):
+        registry.add_model(source)
+    registry.add_model(source, overwrite=True)
+    assert [p.name for p in home.iterdir()] == ["demo"]
+    assert Bundle.open(registry.find("demo")).spec.version == "2"
+
+
+def test_only_own_models_are_removed(home: Path) -> None:
+    own = write(home / "buildings-v0.zip")  # which hides the one of the package
+    assert registry.remove_model("buildings-v0") == own
+    with pytest.raises(ModelError, match="comes with geoseg and stays"):
+        registry.remove_model("buildings-v0")
+    for name in ("nothing", "../package/buildings-v0", "", "."):
+        with pytest.raises(ModelError, match="none of your models is named"):
+            registry.remove_model(name)
+    broken = write(home / "broken")
+    (broken / ITEM).write_text("{")
+    registry.remove_model("broken")
+    assert [e.name for e in registry.list_models()] == ["buildings-v0"]
+
+
+def test_nothing_broken_is_added(home: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "demo")
+    edit(folder, WEIGHTS, b"changed", honest=False)
+    with pytest.raises(ModelError, match="does not have the checksum"):
+        registry.add_model(folder)
+    with pytest.raises(ModelError, match="no such model folder or zip"):
+        registry.add_model(tmp_path / "missing")
+    assert not home.exists()
 
 
 @pytest.mark.parametrize("form", ["demo", "demo.zip"])

@@ -64,7 +64,8 @@ def test_closed_streams_do_not_matter(scene: Path, model: Path, tmp_path: Path) 
 def test_json_lines(scene: Path, model: Path, tmp_path: Path) -> None:
     done = geoseg("predict", scene, "-o", tmp_path / "o.fgb", "-m", model, "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert events[0]["event"] in ("start", "info")
+    assert events[0] == {"event": "alive"}
+    assert events[1]["event"] in ("alive", "start", "info")
     assert events[-1]["event"] == "result"
     assert events[-1]["output"] == str(tmp_path / "o.fgb")
     failed = geoseg("predict", "missing.tif", "-o", tmp_path / "p.fgb", "-m", model, "--json")
@@ -156,6 +157,9 @@ def test_bad_scenes(make, words: str, model: Path, tmp_path: Path) -> None:
         (["-o", "o.xyz"], 2, ".gpkg"),
         (["-o", "o.gpkg", "--tile", "100", "--overlap", "100"], 2, "overlap"),
         (["-o", "o.gpkg", "--bands", "red,,blue"], 2, "left out"),
+        (["-o", "o.gpkg", "--bounds", "1,2,3"], 2, "W,S,E,N"),
+        (["-o", "o.gpkg", "--bounds=-9,0,9,9", "--aoi", "a.gpkg"], 2, "leave one of them out"),
+        (["-o", "o.gpkg", "--bounds=-9,0,9,9"], 1, "bounds: lies outside of the scene"),
         (["-o", "o.gpkg", "--batch", "0"], 2, "batch"),
         (["-o", "o.gpkg", "--batch", "many"], 2, "batch"),
         (["-o", "o.gpkg", "--tlie", "100"], 2, "--tile"),

@@ -29,7 +29,7 @@ from geoseg.data.labels import read_vector
 from geoseg.data.polygons import Finding
 from geoseg.data.sheets import load_places
 from geoseg.data.split import VALIDATE
-from geoseg.errors import ConfigError, DataError, OutputError, UsageError
+from geoseg.errors import ConfigError, DataError, ModelError, OutputError, UsageError
 from geoseg.testing import write_scene
 from geoseg.train.config import TrainConfig
 from geoseg.train.recipe import recipe, write_recipe
@@ -469,6 +469,22 @@ def test_a_recipe_for_polygons_can_be_trained_with(folder: Path, tmp_path: Path)
     assert TrainConfig.load(here)[1] == folder
     with pytest.raises(OutputError, match="already exists"):
         write_recipe(made, path)
+
+
+def test_a_recipe_goes_on_from_a_model(folder: Path, tmp_path: Path) -> None:
+    paths = [str(folder / "scene.tif"), str(folder / "houses.gpkg")]
+    said = ["-o", str(tmp_path / "mine.yaml"), "--start", "buildings-v1", "--json"]
+    ran = CliRunner().invoke(cli, ["data", "recipe", *paths, *said])
+    assert json.loads(ran.stdout) == {"event": "result", "output": str(tmp_path / "mine.yaml")}
+    config, _ = TrainConfig.load(tmp_path / "mine.yaml")
+    assert config.model.start == "buildings-v1"
+    assert config.data.gsd == 0.3  # the model's
+    assert config.data.offset is None  # the model says it
+    assert recipe(*paths, start="buildings-v1", gsd=0.4).data.gsd == 0.4
+    objects = recipe(*paths, start="buildings-instances-v1")
+    assert objects.augment.cutmix == 0  # refused for objects
+    with pytest.raises(ModelError, match="nothing"):
+        recipe(*paths, start="nothing")
 
 
 def test_classes_of_a_recipe(folder: Path, tmp_path: Path) -> None:

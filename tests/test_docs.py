@@ -29,6 +29,8 @@ def test_commands_in_the_documents_parse(line: str) -> None:
     command: click.Command = cli
     name, args = "geoseg", shlex.split(line)[1:]
     while isinstance(command, click.Group):
+        if args[0] not in command.commands:
+            args = ["run", *args]  # geoseg batch SOURCE
         name, args = args[0], args[1:]
         command = command.commands[name]
     command.make_context(name, args)

@@ -154,6 +154,22 @@ def test_outside_of_the_area_nothing_counts(tmp_path: Path, truth: Path) -> None
     assert report["scenes"][0]["pixels"] == pytest.approx(100 * 200, abs=400)
 
 
+def test_outside_of_the_bounds_nothing_counts(
+    tmp_path: Path, scene: Path, truth: Path, model: Path
+) -> None:
+    part = ground(100, 0, 100, 200)
+    area = vectors(tmp_path / "aoi.gpkg", [part])
+    prediction = raster(tmp_path / "mask.tif", squares(skip=2))
+    for subject in ({"subject": prediction}, {"subject": scene, "model": model}):
+        by_file = run(truth=truth, aoi=area, **subject).report
+        by_box = run(truth=truth, bounds=part.bounds, **subject).report
+        assert by_box["measures"] == by_file["measures"]
+        assert by_box["objects"] == by_file["objects"]
+        assert by_box["options"]["bounds"] == list(part.bounds)
+        with pytest.raises(DataError, match="bounds: lies outside of the scene"):
+            run(truth=truth, bounds=(0, 0, 9, 9), **subject)
+
+
 def test_truth_on_another_grid_and_with_gaps(tmp_path: Path) -> None:
     prediction = raster(tmp_path / "mask.tif", squares())
     fine = np.kron(squares(), np.ones((2, 2), np.uint8))
@@ -804,12 +820,18 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
 
 
 def test_compare_from_the_command_line(reports: list[Path]) -> None:
+    from test_events import check as check_event
+
     from geoseg.cli import cli
 
     done = CliRunner().invoke(cli, ["compare", *map(str, reports), "--json"])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["event"] for row in rows] == ["row", "row"]
+    assert [row["event"] for row in rows] == ["row", "row", "result"]
+    assert rows[-1]["reports"] == [row["name"] for row in rows[:-1]]
+    assert rows[-1]["output"] is None
+    for row in rows:
+        check_event(row)
     assert rows[1]["differences"]["iou"]["high"] < 0
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import pytest
 from models import bright_bundle
 
 from geoseg import batch, predict, testing, vectorize_raster
@@ -38,10 +39,9 @@ def check(event: Mapping[str, Any]) -> None:
 
 
 def test_the_table_is_read() -> None:
-    assert set(documented()) == {
-        *("start", "info", "warning", "progress", "scene", "result", "error")
-    }
-    more = {"scene", "model", "device", "scenes", "dashboard"}
+    named = "alive start info warning progress scene score row result error"
+    assert set(documented()) == set(named.split())
+    more = {"scene", "recipe", "model", "device", "scenes", "dashboard"}
     assert documented()["start"] == ({"tiles"}, more)
     assert all(f"`{topic}`" in DOCUMENT for topic in get_args(Topic))
 
@@ -82,12 +82,53 @@ def test_events_of_a_batch_are_as_documented(tmp_path: Path) -> None:
 def test_an_error_is_as_documented() -> None:
     command = [sys.executable, "-m", "geoseg", "predict", "missing.tif", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
-    event = json.loads(done.stdout.splitlines()[-1])
+    alive, *_, event = map(json.loads, done.stdout.splitlines())
+    check(alive)
     check(event)
+    assert alive["event"] == "alive"
     assert event["event"] == "error"
     assert event["exit_code"] == done.returncode
     kinds = {kind.__name__ for kind in all_kinds(GeosegError)}
     assert event["kind"] in kinds
+
+
+SLOW = """
+import sys, threading
+import geoseg.cli, geoseg.terminal
+geoseg.terminal.PULSE = 0.01
+
+def predict(*args, listener, **options):
+    sys.stdin.readline()
+    listener({"event": "result"})
+    threading.Event().wait(0.2)  # a beat after the last event would come now
+    sys.exit(0)
+
+import geoseg.predict
+sys.modules["geoseg.predict"].predict = predict
+sys.argv = ["geoseg", *sys.argv[1:]]
+geoseg.cli.main()
+"""
+
+
+def test_a_slow_run_tells_that_it_lives_and_not_after_its_end() -> None:
+    command = [sys.executable, "-c", SLOW, "predict", "scene.tif", "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout is not None
+        seen = [json.loads(child.stdout.readline()) for _ in range(5)]
+        assert seen == [{"event": "alive"}] * 5
+        rest, _ = child.communicate("\n", timeout=60)
+    assert child.returncode == 0
+    *more, last = map(json.loads, rest.splitlines())
+    assert last == {"event": "result"}
+    assert all(event == {"event": "alive"} for event in more)
+
+
+@pytest.mark.parametrize("verb", [["info", "missing.tif"], ["model", "list"]])
+def test_short_verbs_only_report(verb: list[str]) -> None:
+    command = [sys.executable, "-m", "geoseg", *verb, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "alive" not in done.stdout
 
 
 def all_kinds(kind: type) -> list[type]:

@@ -117,6 +117,32 @@ def test_aoi_in_another_crs(scene: Path, mask: np.ndarray, model: Path, tmp_path
     assert (got != expected).mean() < 1e-3  # the edge, after two reprojections
 
 
+def read_mask(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def test_bounds_are_an_aoi_without_a_file(scene: Path, model: Path, tmp_path: Path) -> None:
+    with rasterio.open(scene) as dataset:
+        left, bottom, right, top = dataset.bounds
+        bounds = (left - 10, bottom + 20, right - 30, top - 15)
+        rectangle = gpd.GeoDataFrame(geometry=[box(*bounds)], crs=dataset.crs)
+    rectangle.to_file(tmp_path / "aoi.gpkg")
+    found = []
+    for name, area in {"file": {"aoi": tmp_path / "aoi.gpkg"}, "box": {"bounds": bounds}}.items():
+        files = {"output": tmp_path / f"{name}.gpkg", "mask": tmp_path / f"{name}-mask.tif"}
+        result = geoseg.predict(scene, model=model, **files, **area)
+        found.append((result.polygons, result.area_m2, result.tiles))
+    assert found[0] == found[1]
+    assert found[0][0]["object"] > 0
+    assert geoseg.plan(scene, model=model, bounds=bounds).tiles == result.tiles
+    polygons = [gpd.read_file(tmp_path / f"{name}.gpkg") for name in ("file", "box")]
+    assert polygons[0].geometry.equals(polygons[1].geometry)
+    masks = [read_mask(tmp_path / f"{name}-mask.tif") for name in ("file", "box")]
+    assert (masks[0] == masks[1]).all()
+    assert (masks[0] == 255).any()
+
+
 def test_resampled_scene_and_rasters_on_its_own_grid(
     mask: np.ndarray, model: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +214,10 @@ def test_events_tell_the_whole_story(scene: Path, model: Path, tmp_path: Path) -
         ({"device": "toaster"}, UsageError, "toaster"),
         ({"bands": (1, 2, 9)}, SceneError, "9"),
         ({"aoi": "missing.gpkg"}, AoiError, "missing.gpkg"),
+        ({"bounds": (0, 0, 9, 9)}, AoiError, "^bounds: lies outside of the scene: the area is 0"),
+        ({"bounds": (9, 0, 0, 9)}, ConfigError, "bounds: left, bottom, right, top"),
+        ({"bounds": (0, 0, 9, float("nan"))}, ConfigError, "bounds: left, bottom, right, top"),
+        ({"bounds": (0, 0, 9, 9), "aoi": "a.gpkg"}, UsageError, "leave one of them out"),
         ({"mask": "mask.png"}, UsageError, "tif"),
     ],
 )

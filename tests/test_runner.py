@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,10 +56,37 @@ def test_events_as_they_come_and_the_result() -> None:
     assert seen == [{"event": "info", "a": "ä"}, result]
 
 
+def test_signs_of_life_are_handed_on_and_are_no_result(tmp_path: Path) -> None:
+    seen: list[dict] = []
+    arguments = ["vectorize", str(SCENE), "-o", str(tmp_path / "no.xyz")]
+    with pytest.raises(EngineError, match="xyz"):
+        REAL.run(arguments, on_event=seen.append)
+    assert seen[0] == {"event": "alive"}
+    with pytest.raises(EngineError, match="code 0 and no result"):
+        child("tell(event='alive')").run(["predict"])
+
+
 def test_a_report_is_a_result_though_it_tells_of_trouble() -> None:
     assert child("tell(trouble=['x']); sys.exit(1)").run(["doctor"]) == {"trouble": ["x"]}
     with pytest.raises(EngineError, match="ended with code 1"):
         child("tell(event='result'); sys.exit(1)").run(["predict"])
+
+
+def test_a_run_of_which_parts_failed_has_a_result() -> None:
+    code = "tell(event='result', done=2, failed=1); sys.exit(3)"
+    assert child(code).run(["batch"])["failed"] == 1
+    with pytest.raises(EngineError, match="code 3 and no result"):
+        child("tell(done=2); sys.exit(3)").run(["batch"])  # no report ends so
+
+
+def test_a_wrong_option_speaks_of_versions() -> None:
+    with pytest.raises(EngineError) as e:
+        REAL.run(["info", str(SCENE), "--foo"])
+    quoted, advice = str(e.value).splitlines()
+    assert re.search(r"No such option.*--foo", quoted)
+    assert advice == runner.UPDATE
+    with pytest.raises(EngineError, match=r"(?s)code 2 and no result.*Repair the engine"):
+        child("sys.stderr.write('no usage'); sys.exit(2)").run([])
 
 
 def test_an_error_event_is_the_message_and_the_engine_may_clean_up(tmp_path: Path) -> None:

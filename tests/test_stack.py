@@ -138,6 +138,9 @@ def test_bands_of_one_file_in_another_order(tmp_path: Path) -> None:
     with Scene.open(stack([f"{path}#3,1"])) as scene:
         np.testing.assert_array_equal(scene.read(scene.grid.window)[0], picture[[2, 0]])
         assert scene.band_names == ("blue", "red")
+    odd = path.rename(tmp_path / "image#2")  # a file's name comes before what it might mean
+    assert stack([odd]).count("<SimpleSource") == 4  # three bands and the mask
+    path = odd.rename(path)
     with Scene.open(stack([path])) as scene:  # alpha is no band, but says where there is data
         values, valid = scene.read(scene.grid.window)
         np.testing.assert_array_equal(values, picture[:3])

@@ -541,7 +541,12 @@ def test_two_processes_share_batches_and_blocks(
 ) -> None:
     root, own = place
     config = recipe([own], classes=2, model=SMALL, steps=2, device="cpu", devices=2)
-    run(config, root, tmp_path / "run", progress=False)
+    events: list[Any] = []
+    run(config, root, tmp_path / "run", progress=False, listener=events.append)
+    kinds = [event["event"] for event in events]
+    assert kinds.count("start") == 1  # of one of the processes
+    assert kinds.count("score") == 1
+    assert kinds.count("progress") >= 1
     _, *rows = (tmp_path / "run" / "log" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 2
     total, *parts = map(float, rows[0].split(",")[2:8])

@@ -50,14 +50,15 @@ def outline(grid: Grid) -> shapely.Polygon:
 class Coverage:
     """Learns from the chips of a scene where it has data: call it with each of them.
 
-    Pixels are counted in square cells, at most 512 along a side, whatever the scene's size.
+    Pixels are counted in square cells, at most 512 along a side, whatever the scene's size; the
+    `counts` of parts of a scene may be added up.
     """
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
         self._cell = -(-max(grid.height, grid.width) // _CELLS)
         shape = -(-grid.height // self._cell), -(-grid.width // self._cell)
-        self._counts = np.zeros(shape, np.int64)
+        self.counts = np.zeros(shape, np.int64)
 
     def __call__(self, chip: Chip) -> None:
         own = chip.tile.write.intersection(self._grid.window)
@@ -66,7 +67,7 @@ class Coverage:
         cols = np.arange(own.col, own.col_stop) // self._cell
         sums = np.add.reduceat(valid, np.flatnonzero(np.diff(rows, prepend=-1)), 0, np.int64)
         sums = np.add.reduceat(sums, np.flatnonzero(np.diff(cols, prepend=-1)), 1)
-        self._counts[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] += sums
+        self.counts[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] += sums
 
     def outline(self, native: Grid) -> Any:
         """(Multi)Polygon in the scene's CRS around what has data, by half of each cell.
@@ -76,7 +77,7 @@ class Coverage:
         grid, cell = self._grid, self._cell
         shape = grid.height, grid.width
         high, wide = (np.diff(np.append(np.arange(0, n, cell), n)) for n in shape)
-        full = 2 * self._counts >= np.outer(high, wide)
+        full = 2 * self.counts >= np.outer(high, wide)
         edges = outline(native)
         if full.all():
             return edges

@@ -39,6 +39,7 @@ class Item:
     footprint:  GeoJSON geometry in longitude and latitude, where the source tells.
     properties: what else the source tells: STAC's properties, a table's columns.
     links:      for the catalog of the results.
+    rows:       of a part of a big scene: the rows of tiles that are to be predicted.
     problem:    why it cannot be predicted, where the source knows already (an asset is missing):
                 the scene then fails with this sentence, and the run goes on.
     """
@@ -52,6 +53,7 @@ class Item:
     properties: Mapping[str, Any] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
     problem: str | None = None
+    rows: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.key:

@@ -37,6 +37,7 @@ class BatchOptions(Strict):
     dedupe:        in the dataset what overlapping scenes show is there once: polygons are merged
                    across the edges of scenes as across those of tiles (see geoseg.batch.dedupe).
     mask, probabilities: also these rasters of each scene, as COGs.
+    split:         scenes of more tiles than this are done in parts, by several workers.
     retry_failed:  scenes that failed in an earlier run are tried again.
     overwrite:     forget what was done, and do all scenes anew.
     """
@@ -49,6 +50,7 @@ class BatchOptions(Strict):
     dedupe: bool = False
     mask: bool = False
     probabilities: bool = False
+    split: Count | None = None
     retry_failed: bool = False
     overwrite: bool = False
 
@@ -131,6 +133,7 @@ def work_of(
         folder=str(folder.absolute()),
         suffix=own.suffix if "polygons" in own.roles else "",
         roles=own.roles,
+        split=own.split,
         options=given,
     )
 

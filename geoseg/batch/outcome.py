@@ -31,7 +31,8 @@ class Outcome:
     """How a scene ended; plain values only, so that any engine can carry it.
 
     state:     done, failed or skipped; or stopped, where no other scene would fare better (a full
-               disk, a damaged model): the run then ends, and the scene waits for the next one.
+               disk, a damaged model): the run then ends, and the scene waits for the next one. Of
+               a big scene also split, where it has parts (`rows` in about), and part of each.
     error:     the sentence for users: why it failed or was skipped.
     kind:      the class of the error.
     polygons:  by the name of the class; and their areas in square metres.
@@ -42,7 +43,7 @@ class Outcome:
     about:     what else the catalog of the results tells: CRS, shape, gsd, device ...
     """
 
-    state: Literal["done", "failed", "skipped", "stopped"]
+    state: Literal["done", "failed", "skipped", "stopped", "split", "part"]
     error: str | None = None
     kind: str | None = None
     polygons: Mapping[str, int] = field(default_factory=dict)

@@ -107,7 +107,7 @@ def _look(
     for item in items:
         try:
             with open_scene(source_of(item, spec), spec, options) as scene:
-                aoi = Aoi.open(options.aoi, scene.grid) if options.aoi else None
+                aoi = Aoi.open(options.area, scene.grid) if options.area else None
                 tiles = lay_tiles(scene, spec, options, aoi)
                 gsd = scene.gsd or (spec.gsd, spec.gsd)
                 sums["tiles"] += len(tiles)

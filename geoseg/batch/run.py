@@ -33,6 +33,8 @@ from geoseg.batch.options import (
 from geoseg.batch.outcome import Outcome
 from geoseg.batch.page import write_page
 from geoseg.batch.sources import listed
+from geoseg.batch.split import FOLDER as PARTS
+from geoseg.batch.split import Queue
 from geoseg.batch.stac import Search
 from geoseg.batch.watch import Watch
 from geoseg.batch.work import FOLDERS, Work
@@ -101,10 +103,16 @@ def batch(
         recover(ledger, folder, own, listener)
         about = {"model": loaded.spec(predicting).id}
         _predict_waiting(ledger, work, own, listener, about)
-        outputs = _dataset(ledger, folder, own, about, listener)
-        write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
-        write_page(folder / REPORT, ledger, **about)
-        result = _result(ledger, folder, outputs, time.perf_counter() - started)
+        if own.dataset is not None:
+            how: dict[str, Any] = {"metadata": about, "dedupe": own.dedupe, "listener": listener}
+            with _anew(ledger, folder / own.dataset, own.dedupe) as path:
+                if path is not None:
+                    write_dataset(path, ledger, folder, **how)
+        with _anew(ledger, folder / REPORT) as path:
+            if path is not None:
+                write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
+                write_page(path, ledger, **about)
+        result = _result(ledger, folder, own, time.perf_counter() - started)
     listener({"event": "result", **result.as_dict()})
     return result
 
@@ -161,27 +169,28 @@ def recover(
 
 def _sweep(folder: Path) -> None:
     """Remove what killed workers have left: hidden folders, never a file of a name."""
-    for name in ("", *FOLDERS.values()):
-        for partial in (folder / name).glob(f"{PREFIX}*.tmp"):
+    for name in ("", *FOLDERS.values(), f"{PARTS}/*"):
+        for partial in folder.glob(f"{name or '.'}/{PREFIX}*.tmp"):
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def _predict_waiting(
     ledger: Ledger, work: Work, own: BatchOptions, listener: Listener, about: dict[str, str]
 ) -> None:
-    """Give the scenes that wait to the engine."""
+    """Give the scenes that wait to the engine, and keep what becomes of them."""
     count = ledger.counts()["pending"]
-    if count:
-        ledger["dataset"] = None  # what there is will be without these scenes
     with (
         _ending(ledger, Path(work.folder), own),
         open_engine(own.engine, workers=own.workers, scheduler=own.scheduler) as engine,
     ):
         device = f"{own.engine}, {engine.workers} worker{'s' * (engine.workers != 1)}"
         watch = Watch(listener, count, **about, device=device, dashboard=engine.dashboard)
-        for item, outcome in engine.map(shared(work, own, engine.workers), _begun(ledger)):
+        queue = Queue(_begun(ledger))
+        for item, outcome in engine.map(shared(work, own, engine.workers), queue):
             if outcome.state == "stopped":
                 raise _error(outcome)
+            if not queue.ended(item, outcome):
+                continue
             ledger.finish(item.id, outcome)
             watch.update(item, outcome)
 
@@ -211,33 +220,26 @@ def shared(work: Work, own: BatchOptions, workers: int) -> Work:
     return work.with_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def _dataset(
-    ledger: Ledger,
-    folder: Path,
-    own: BatchOptions,
-    about: dict[str, str],
-    listener: Listener,
-) -> tuple[str, ...]:
-    """Write the dataset of all scenes, if asked; return the paths of what a user wants to open."""
-    outputs = tuple(
+@contextmanager
+def _anew(ledger: Ledger, path: Path, way: bool = False) -> Iterator[Path | None]:
+    """`path`, if it is gone, or was made another `way` or before scenes ended; else None."""
+    key, stamp = f"stamp of {path.name}", [*ledger.stamp(), way]
+    if path.exists() and ledger[key] == stamp:
+        yield None
+        return
+    yield path
+    ledger[key] = stamp
+
+
+def _result(ledger: Ledger, folder: Path, own: BatchOptions, seconds: float) -> BatchResult:
+    counts, totals = ledger.counts(), ledger.totals()
+    dataset = [str(folder / own.dataset)] if own.dataset is not None else []
+    outputs = (
         str(folder / output.path)
         for entry in ledger.entries("done")
         for output in (entry.outcome.outputs if entry.outcome else ())
+        if not (dataset and output.role == "polygons")
     )
-    if own.dataset is not None:
-        path = folder / own.dataset
-        made = {"name": own.dataset, "dedupe": own.dedupe}
-        if not path.exists() or ledger["dataset"] != made:
-            ledger["dataset"] = None  # until it is there
-            how: dict[str, Any] = {"metadata": about, "dedupe": own.dedupe, "listener": listener}
-            write_dataset(path, ledger, folder, **how)
-            ledger["dataset"] = made
-        outputs = (str(path), *(o for o in outputs if not o.endswith(".parquet")))
-    return outputs
-
-
-def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float) -> BatchResult:
-    counts, totals = ledger.counts(), ledger.totals()
     return BatchResult(
         output=folder,
         scenes=counts.total(),
@@ -248,7 +250,7 @@ def _result(ledger: Ledger, folder: Path, outputs: Sequence[str], seconds: float
         tiles=int(totals["tiles"]),
         km2=round(totals["km2"], 6),
         seconds=round(seconds, 3),
-        outputs=tuple(outputs),
+        outputs=(*dataset, *outputs),
         report=folder / REPORT,
     )
 
@@ -293,4 +295,5 @@ def _forget(ledger: Ledger, folder: Path) -> None:
     for entry in ledger.entries():
         for output in entry.outcome.outputs if entry.outcome else ():
             (folder / output.path).unlink(missing_ok=True)
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
     ledger.clear()

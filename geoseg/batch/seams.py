@@ -115,7 +115,7 @@ def _deeper(behind: Float64, ahead: Float64, box: Float64, origin: Float64) -> A
     """The part of a box where the least of the distances `behind` is less than all of `ahead`."""
 
     def offsets(edges: Float64) -> Float64:
-        return np.sum((edges[:, :2] - origin) * edges[:, 2:], axis=1)
+        return np.asarray(np.sum((edges[:, :2] - origin) * edges[:, 2:], axis=1))
 
     of_behind, of_ahead = offsets(behind), offsets(ahead)
     pieces = []

@@ -17,9 +17,11 @@ from typing import Any, Literal
 
 import shapely
 
+from geoseg.aoi import Aoi
 from geoseg.batch.footprint import Coverage, footprint
 from geoseg.batch.items import Item
 from geoseg.batch.outcome import Outcome, Output, Role
+from geoseg.batch.split import Joined, Parts, only, parts_of
 from geoseg.bundle import MULTIHASH_SHA256
 from geoseg.errors import (
     ContractError,
@@ -31,7 +33,7 @@ from geoseg.errors import (
     SceneError,
 )
 from geoseg.options import PredictOptions
-from geoseg.predict import Loaded, Result, open_scene, predict
+from geoseg.predict import Loaded, Result, check, lay_tiles, open_scene, predict
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -53,6 +55,7 @@ class Work:
     models:  folders or zips of the bundles. checksums: of their weights, where the run began.
     options: those of predict, as plain values; outputs have no names yet.
     folder:  where all outputs of the run go. suffix: of the polygons. roles: what is written.
+    split:   scenes of more tiles are done in parts (see geoseg.batch.split).
     """
 
     models: tuple[str, ...]
@@ -60,6 +63,7 @@ class Work:
     folder: str
     suffix: str
     roles: tuple[Role, ...]
+    split: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, item: Item) -> Outcome:
@@ -94,13 +98,21 @@ class Work:
         model = loaded(self.models, self.checksums)
         options = PredictOptions.of(self.options)
         spec = model.spec(options)
-        source = source_of(item, spec)
+        source, parts = source_of(item, spec), Parts.of(self.folder, item)
         with open_scene(source, spec, options) as scene:
             known |= _about(scene)
             coverage, native = Coverage(scene.grid), scene.native
+            if self.split is not None:
+                seen = _in_parts(item, scene, model, options, parts=parts, most=self.split)
+                if isinstance(seen, Outcome):
+                    return seen
+                model = seen
         paths = self.paths(item)
         result = predict(source, model=model, on_chip=coverage, **self._asked(paths))
+        if isinstance(model, Joined):
+            coverage.counts += model.covered()
         known["valid"] = shapely.to_wkt(coverage.outline(native), rounding_precision=-1)
+        parts.remove()
         return Outcome(
             "done",
             polygons=result.polygons,
@@ -116,6 +128,32 @@ class Work:
         full: dict[str, Path] = {role: Path(self.folder, path) for role, path in paths.items()}
         output = full.pop("polygons", None)
         return {**self.options, **full, "output": output, "overwrite": True}
+
+
+def _in_parts(
+    item: Item, scene: Scene, model: Loaded, options: PredictOptions, *, parts: Parts, most: int
+) -> Outcome | Loaded:
+    """Of a scene of more than `most` tiles: a part is predicted, or that it has parts is told.
+
+    Otherwise the model to predict it with: the one that has seen all parts, or `model` itself.
+    """
+    spec = model.spec(options)
+    aoi = Aoi.open(options.area, scene.grid) if options.area else None
+    tiles = lay_tiles(scene, spec, options, aoi)
+    every = parts_of(tiles, most)
+    if item.rows is not None:
+        if not parts.path(item.rows).exists():  # else of a run that was killed
+            scaling = check(scene, spec, options, aoi).scaling
+            covered = Coverage(scene.grid)
+            seen = model.predictions(scene, only(tiles, item.rows), scaling, options, covered)
+            device = model.network(options).description
+            parts.write(item.rows, seen, device=device, covered=covered.counts)
+        return Outcome("part")
+    if len(every) == 1:
+        return model
+    if not parts.complete(every):
+        return Outcome("split", about={"rows": every})
+    return Joined(model, parts, every)
 
 
 def _ending(error: Exception) -> Literal["failed", "skipped", "stopped"]:

@@ -223,6 +223,15 @@ class Bundle:
         """Multihash of the weights, as model.json states it: identifies the model."""
         return self._stated(WEIGHTS)
 
+    @property
+    def thumbnail(self) -> Path | None:
+        """The picture that model.json lists with the role of a thumbnail, if it is a file."""
+        for name, asset in self._assets().items():
+            roles, picture = asset.get("roles"), self.path / name
+            if isinstance(roles, list) and "thumbnail" in roles and picture.is_file():
+                return picture
+        return None
+
     def file(self, name: str) -> bytes:
         """The content of a file that model.json lists, after its checksum was verified."""
         stated, raw = self._stated(name), self._read(name)

@@ -37,6 +37,7 @@ from geoseg.cli.data import data
 from geoseg.cli.learn import compare, evaluate, train
 from geoseg.cli.model import model
 
+LONG = ("predict", "vectorize", "train", "evaluate", "batch")  # verbs that tell that they live
 PATIENCE = 30  # seconds to clean up, for a run that nobody waits for any more
 
 
@@ -214,9 +215,11 @@ def _take_over() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # as a shell starts jobs in the background
             signal.signal(number, interrupt)
     if "--json" in sys.argv:
-        from geoseg.terminal import claim_stdout
+        from geoseg.terminal import claim_stdout, keep_alive
 
         claim_stdout()
+        if click.get_current_context().invoked_subcommand in LONG and "status" not in sys.argv:
+            keep_alive()
     # Without stdin descriptor 0 is free, and soon some file's.
     if os.environ.get("GEOSEG_WATCH_STDIN") and sys.stdin is not None:
         threading.Thread(target=_watch_stdin, daemon=True).start()

@@ -82,6 +82,12 @@ def scene_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Vector file, any CRS: only what lies inside is predicted.",
             ),
             click.option(
+                "--bounds",
+                metavar="W,S,E,N",
+                callback=bounds,
+                help="Only what lies inside of these, in the scene's CRS.",
+            ),
+            click.option(
                 "--bands",
                 metavar="B,B,...",
                 callback=comma,
@@ -273,6 +279,12 @@ def outline_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--simplify", type=float, metavar="M", help="Tolerance of outlines, in metres."
+            ),
+            click.option(
+                "--smooth",
+                type=float,
+                metavar="M",
+                help="Round off corners, by up to M metres (two pixels or so).",
             ),
             click.option(
                 "--min-width", type=float, metavar="M", help="Drop polygons narrower than this."

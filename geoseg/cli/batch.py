@@ -56,6 +56,9 @@ def batch() -> None:
     help="One scene after the other, several processes, or a Dask cluster.",
 )
 @click.option("--workers", type=int, metavar="N", help="Scenes that are under way at once.")
+@click.option(
+    "--split", type=int, metavar="TILES", help="Scenes of more tiles are shared by the workers."
+)
 @click.option("--scheduler", metavar="tcp://...", help="An existing Dask cluster.")
 @click.option(
     "--format",
@@ -121,6 +124,7 @@ def run(
     """Predict all scenes of SOURCE (folder, glob, raster, list, tile index, STAC) into a folder.
 
     The same command goes on where an earlier one ended. Exit code 3: some scenes failed.
+    `geoseg batch status OUTPUT` shows what became of each scene.
     """
     from geoseg.batch.config import asked as asked_for
     from geoseg.batch.plan import plan

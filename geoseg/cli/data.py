@@ -63,9 +63,17 @@ gpkg_output = click.option(
 @click.option("--name", help="Name of the model; else that of the recipe.")
 @click.option("--steps", type=int, help="Steps to train for.")
 @click.option("--objects", is_flag=True, default=None, help="Tell objects apart (Mask R-CNN).")
+@click.option("--start", metavar="MODEL", help="Go on from this model: name, folder or zip.")
 @overwrite
+@as_json
 def data_recipe(
-    scene: str, labels: str, output: Path, classes: str | None, overwrite: bool, **options: Any
+    scene: str,
+    labels: str,
+    output: Path,
+    classes: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Write a recipe for SCENE (or 'tiles/*.tif') and LABELS (polygons, or masks)."""
     from geoseg.train.recipe import model_name, recipe, write_recipe
@@ -73,7 +81,8 @@ def data_recipe(
     wanted = [name.strip() for name in classes.split(",")] if classes else None
     options["name"] = options["name"] or model_name(output.stem)
     made = recipe(scene, labels, classes=wanted, **given(options))
-    click.echo(write_recipe(made, output, overwrite=overwrite))
+    written = write_recipe(made, output, overwrite=overwrite)
+    emit({"event": "result", "output": str(written)}) if as_json else click.echo(written)
 
 
 @data.command("import")

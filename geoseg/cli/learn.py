@@ -25,11 +25,15 @@ from geoseg.cli.base import (
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the data, if elsewhere.")
 @click.option("--steps", type=int, help="Train for this many steps instead.")
-def train(recipe: Path, output: Path | None, data: Path | None, steps: int | None) -> None:
+@as_json
+def train(recipe: Path, as_json: bool, **options: Any) -> None:
     """Train a model by RECIPE (YAML, see configs/) and write its bundle."""
     from geoseg.train import train as run
 
-    click.echo(run(recipe, output=output, data=data, steps=steps))
+    if as_json:
+        run(recipe, progress=False, listener=emit, **options)
+    else:
+        click.echo(run(recipe, **options))
 
 
 @click.command()
@@ -131,3 +135,5 @@ def compare(reports: tuple[Path, ...], output: Path | None, overwrite: bool, as_
         emit({"event": "row", **row})
     for warning in comparison.warnings:
         emit({"event": "warning", "topic": "compare", "message": warning})
+    about = {"scenes": comparison.scenes, "unlike": comparison.unlike, "output": output}
+    emit({"event": "result", "reports": [row.name for row in comparison.rows], **about})

@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from geoseg.config import Strict
 from geoseg.data.config import Value
 from geoseg.errors import UsageError
+from geoseg.options import Box, check_bounds
 
 _BLOCK = 4  # pixels along a block, at least: smaller ones are no independent ground
 _TOLERANCE = 0.6  # metres by which a boundary may be off: 2 pixels of the usual aerial imagery ...
@@ -22,6 +23,8 @@ Positive = Annotated[float, Field(gt=0)]
 class EvaluateOptions(Strict):
     """How predictions are held against the truth.
 
+    bounds:    (left, bottom, right, top) in the CRS of each scene: only what lies inside counts, of
+               what was labelled.
     attribute: of vector truth, holds the class.
     values:    class name -> what the attribute says for it; by default the class's name or id.
     part:      of a recipe: the places that are kept for 'test', or to 'validate'.
@@ -40,6 +43,7 @@ class EvaluateOptions(Strict):
                place of merging, to show what merging brings.
     """
 
+    bounds: Annotated[Box | None, AfterValidator(check_bounds)] = None
     attribute: str | None = None
     values: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
     part: Literal["test", "validate"] = "test"

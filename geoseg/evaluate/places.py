@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from geoseg.data.config import BandConfig, ClassConfig, DataConfig, PlaceConfig
@@ -17,6 +18,7 @@ from geoseg.errors import DataError, UsageError
 from geoseg.evaluate.options import EvaluateOptions
 from geoseg.grid import Grid, Window
 from geoseg.metrics import IGNORE
+from geoseg.options import Box
 from geoseg.spec import BACKGROUND, ClassInfo
 
 
@@ -80,7 +82,8 @@ class Case:
 
     part: only what lies in these polygons counts. prediction: if it is finished; `file` is then
     the image of the scene, or the prediction itself. gsd: metres per pixel, where the raster
-    does not know. sure: that the truth belongs here is not doubted, even if it has no object.
+    does not know. bounds: (left, bottom, right, top) in the raster's CRS: only what lies inside
+    counts. sure: that the truth belongs here is not doubted, even if it has no object.
     """
 
     place: str
@@ -89,6 +92,7 @@ class Case:
     part: gpd.GeoDataFrame | None = None
     prediction: Path | None = None
     gsd: float | None = None
+    bounds: Box | None = None
     sure: bool = False
 
     def labels(self, grid: Grid) -> Labels:
@@ -106,6 +110,12 @@ class Case:
         areas = [known] if isinstance(known, VectorLabels) else []
         if self.part is not None:
             areas.append(VectorLabels(self.part, np.ones(len(self.part), np.uint8), grid))
+        if self.bounds is not None:
+            frame = gpd.GeoDataFrame(geometry=[shapely.box(*self.bounds)], crs=grid.crs)
+            inside = VectorLabels(frame, np.ones(1, np.uint8), grid)
+            if not meets(inside.pixels, grid):
+                raise Elsewhere(outside("bounds", frame, grid, self.file))
+            areas.append(inside)
         return areas
 
 

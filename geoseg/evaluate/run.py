@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def evaluate(
             scenes=None if model is not None else scenes,
             gsd=others.gsd,
         )
+    cases = [replace(case, bounds=wanted.bounds) for case in cases]
     other = what.with_nms() if wanted.against_nms and isinstance(what, Models) else None
     with _folder(target, overwrite) as (folder, work):
         remarks, counted = _count_all(what, cases, work, wanted)
@@ -229,6 +230,7 @@ def _report(
         "truth": about_truth([c.case for c in counted]),
         "options": {
             "predict": others.model_dump(mode="json", exclude_unset=True, exclude_none=True),
+            "bounds": list(wanted.bounds) if wanted.bounds else None,
             "block_m": first.block_m,
             "tolerance_m": round(wanted.tolerance_for(first.pixel_m), 4),
             "match": wanted.match,

@@ -31,6 +31,7 @@ def features(
     to_crs: CRS | None = None,
     regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
+    smooth_m: float = 0.0,
     min_area_m2: float = 0.0,
     unit_m: float = 1.0,
 ) -> gpd.GeoDataFrame:
@@ -39,8 +40,9 @@ def features(
     Columns: id (running from `first_id`), class, class_id, score, truncated (see
     geoseg.predictions.Objects), area_m2 and perimeter_m (on the ellipsoid, of the final outline),
     and keypoints (WKT in the same CRS) of a model that finds them. `regularize_m` (of all or by
-    the name of the class, see geoseg.vectorize.regularize) and `simplify_m` (the tolerance of
-    Douglas and Peucker 1973) are in metres; each object is drawn by itself. Without a CRS `unit_m`
+    the name of the class, see geoseg.vectorize.regularize), `simplify_m` (the tolerance of
+    Douglas and Peucker 1973) and `smooth_m` (of what is not regularized, see
+    geoseg.vectorize.smooth) are in metres; each object is drawn by itself. Without a CRS `unit_m`
     says how many metres a unit of the coordinates is.
     """
     import geopandas as gpd
@@ -49,16 +51,22 @@ def features(
     from geoseg.vectorize.features import class_names, project, tolerances
     from geoseg.vectorize.measure import area_perimeter, metres_to_units
     from geoseg.vectorize.regularize import regular_shapes
+    from geoseg.vectorize.smooth import smooth
 
     shapes = outlines(objects.masks, transform)
     names = class_names(objects.labels.astype(np.int32), classes)
     if crs is not None:
         unit_m = 1.0  # metres are what comes out
+    by_class = tolerances(regularize_m, names) / unit_m
     if regularize_m:
-        shapes = regular_shapes(shapes, tolerances(regularize_m, names) / unit_m, crs=crs)
-    if simplify_m > 0:
+        shapes = regular_shapes(shapes, by_class, crs=crs)
+    if simplify_m > 0 or smooth_m > 0:
         middles = shapely.get_coordinates(shapely.centroid(shapes))
-        shapes = shapely.simplify(shapes, metres_to_units(simplify_m, crs, middles) / unit_m)
+        metre = metres_to_units(1.0, crs, middles) / unit_m
+    if simplify_m > 0:
+        shapes = shapely.simplify(shapes, simplify_m * metre)
+    if smooth_m > 0:
+        shapes = smooth(shapes, np.where(by_class > 0, 0.0, smooth_m * metre))
     area, perimeter = area_perimeter(shapes, crs)
     kept = np.flatnonzero(area * unit_m**2 >= min_area_m2)
     shapes = shapes[kept]

@@ -103,7 +103,7 @@ class _Header:
 
 
 def _header(part: str) -> _Header:
-    match = _BANDS.fullmatch(part)
+    match = None if Path(part).is_file() else _BANDS.fullmatch(part)
     path, wanted = (match[1], match[2]) if match else (part, None)
     source = shown(path)
     with open_dataset(path) as f:

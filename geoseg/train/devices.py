@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -17,6 +21,7 @@ import numpy as np
 import torch
 
 from geoseg.errors import MissingDependencyError, UsageError
+from geoseg.events import Listener
 from geoseg.runtime.torch_runtime import find_device
 from geoseg.train.config import ScheduleConfig
 
@@ -56,6 +61,37 @@ def new_fabric(schedule: ScheduleConfig) -> Fabric:
         strategy=several if count > 1 else "auto",
         precision=PRECISION[schedule.precision],
     )
+
+
+def described(schedule: ScheduleConfig) -> str:
+    """The devices in words: cuda, 2 x cuda."""
+    device, count = find_device(schedule.device).type, schedule.devices
+    return f"{count} x {device}" if count > 1 else device
+
+
+@contextmanager
+def heard_across(listener: Listener, processes: int) -> Iterator[Listener]:
+    """The listener as it can be given to the processes of a run: what one of them tells it is
+    handed on here."""
+    if processes == 1:
+        yield listener
+        return
+    receiver, sender = get_context("spawn").Pipe(duplex=False)
+
+    def hand_on() -> None:
+        with receiver, suppress(EOFError):  # all senders are closed, or gone
+            while True:
+                event = receiver.recv()
+                with suppress(OSError):  # nobody reads on, but the training goes on
+                    listener(event)
+
+    thread = threading.Thread(target=hand_on, daemon=True)
+    thread.start()
+    try:
+        yield sender.send
+    finally:
+        sender.close()
+        thread.join()
 
 
 def part(fabric: Fabric) -> None:

@@ -16,7 +16,7 @@ from geoseg.config import load_yaml
 from geoseg.errors import DataError
 from geoseg.reading import normalize
 from geoseg.runtime.torch_runtime import golden_sample
-from geoseg.spec import Band, ModelSpec, from_item, to_item
+from geoseg.spec import BACKGROUND, Band, ModelSpec, from_item, model_id, to_item
 from geoseg.train.config import TrainConfig
 from geoseg.train.networks import Blueprint, scaling_of
 from geoseg.train.task import task_of
@@ -55,6 +55,21 @@ def write_bundle(folder: str | Path, target: str | Path | None = None) -> Path:
         ),
         overwrite=True,
     )
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What there is to tell of a finished run, for JSON; score: of the validation."""
+    result = json.loads((folder / "result.json").read_text())
+    config = load_yaml(folder / "config.yaml", TrainConfig)
+    task = task_of(config)
+    return {
+        "model": model_id(config.name, config.version),
+        "steps": result["steps_done"],
+        "best_step": result["best_step"],
+        "measure": task.measure,
+        "score": result[task.measure],
+        "classes": [c.name for c in task.classes if c.id != BACKGROUND],
+    }
 
 
 def rehearse(config: TrainConfig, dtype: str) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from geoseg.bundle import rounded
 from geoseg.data.sheets import Sheet
 from geoseg.errors import GeosegError, ModelError, UsageError
+from geoseg.events import Listener, ignore
 from geoseg.spec import Scaling
 from geoseg.train import checkpoint
 from geoseg.train.augment import Augment
@@ -38,7 +39,7 @@ _STATE = ("network", "average", "optimizer", "precision", *_PROGRESS)
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained, on what, and where it is written."""
+    """What is to be trained, on what, where it is written, and who is told of it."""
 
     config: TrainConfig
     network: nn.Module
@@ -46,6 +47,7 @@ class Job:
     sheets: Sequence[Sheet]
     folder: Path
     progress: bool = False
+    listener: Listener = ignore
 
     @property
     def task(self) -> Task:

@@ -1,8 +1,9 @@
-"""What a run says while it goes on: metrics.csv, TensorBoard where it is installed, a bar."""
+"""What a run says while it goes on: metrics.csv, TensorBoard (if installed), events, a bar."""
 
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,9 @@ from tqdm import tqdm
 
 from geoseg.data.split import VALIDATE
 from geoseg.errors import GeosegError
+from geoseg.events import Progress
+from geoseg.spec import model_id
+from geoseg.train.devices import described
 from geoseg.train.learner import Job
 from geoseg.train.task import Judged
 
@@ -39,7 +43,16 @@ class Log:
         self._columns = _columns(job)
         _keep(self._path, step, self._columns)
         self._board = _board(folder, step)
-        total = job.config.schedule.steps
+        config, total = job.config, job.config.schedule.steps
+        self._listener = job.listener
+        self._progress = Progress(
+            job.listener,
+            {k: k for k in range(total)},
+            first=step,
+            recipe=config.name,
+            model=model_id(config.name, config.version),
+            device=described(config.schedule),
+        )
         self._bar = tqdm(
             total=total, initial=step, unit="step", disable=not job.progress, file=sys.stderr
         )
@@ -50,10 +63,16 @@ class Log:
             self.flush()
         self.step += 1
         self._rows.append({"step": self.step, "rate": rate, **values})
+        if self._active:
+            self._progress.advance(self.step)
 
     def scores(self, found: Judged) -> None:
         """Of the validation after the last step."""
-        self._rows[-1] |= found.as_dict()
+        scores = found.as_dict()
+        self._rows[-1] |= scores
+        if self._active:
+            metrics = {k: v if math.isfinite(v) else None for k, v in scores.items()}
+            self._listener({"event": "score", "step": self.step, "metrics": metrics})
 
     def flush(self) -> None:
         """Write what has come together; a loss that is no number ends the run."""

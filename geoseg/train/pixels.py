@@ -39,6 +39,7 @@ class PixelTask(Task):
     """Logits (N, K, H, W) against labels (N, H, W)."""
 
     outlines = False
+    measure = "iou"
 
     def windows(self, sheets: Sequence[Sheet], blank: Blank) -> Dataset[Any]:
         return Windows(sheets, self.config, blank)

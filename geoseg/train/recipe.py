@@ -13,6 +13,7 @@ import geopandas as gpd
 import numpy as np
 import yaml
 
+from geoseg.bundle import Bundle
 from geoseg.config import check
 from geoseg.data.config import PlaceConfig
 from geoseg.data.labels import VectorLabels, is_vector, meets, outside, read_vector
@@ -20,6 +21,7 @@ from geoseg.data.masks import MaskLabels, values_of_masks
 from geoseg.data.meaning import Meaning
 from geoseg.data.sheets import beside, files, need_crs
 from geoseg.errors import DataError, UsageError
+from geoseg.registry import find
 from geoseg.scene import Scene
 from geoseg.scene.sample import sample
 from geoseg.sinks.atomic import replacing
@@ -50,22 +52,28 @@ def recipe(
     name: str | None = None,
     steps: int = 1000,
     objects: bool = False,
+    start: str | None = None,
 ) -> TrainConfig:
     """A recipe for a raster (or 'tiles/*.tif') and polygons or a mask, to train with as it is.
 
     aoi: what was labelled; outside of it nothing is known. attribute: of the polygons, holds
     the class. classes: those that count, of all values there are; or {name: values} to join or
     rename some. gsd: metres per pixel to train at, and of a raster that does not know its own;
-    the raster's own otherwise. objects: for a model that tells objects apart. Raises DataError and
-    SceneError where the files do not fit.
+    the raster's own otherwise. objects: for a model that tells objects apart. start: a model to go
+    on from; it says whether objects are told apart, and the GSD where none is given. Raises
+    DataError and SceneError where the files do not fit.
     """
+    spec = Bundle.open(find(start)).spec if start else None
     scene, labels = Path(scene).resolve(), Path(labels).resolve()
     aoi = Path(aoi).resolve() if aoi else None
     rasters = files(scene.parent, scene.name, scene.name)
     first = rasters[0]
     _must_lie_here([labels, *([aoi] if aoi else [])], rasters)
     with Scene.open(first) as raster:
-        about = about_raster(raster, gsd)
+        learned = spec.gsd if spec and raster.gsd else None
+        about = about_raster(raster, gsd or learned)
+        if spec:  # training asks the model for them
+            about = {k: v for k, v in about.items() if k not in ("offset", "scale")}
         edge = min(raster.native.height, raster.native.width) * (raster.gsd or [about["gsd"]])[0]
         area = _area(raster, aoi, about["gsd"], len(rasters))
     place: dict[str, Any] = {
@@ -85,8 +93,11 @@ def recipe(
     content = {
         "name": name or model_name(labels.stem.replace("*", "")),
         "data": data,
-        **training(steps, objects=objects),
+        **training(steps, objects=spec.finds_objects if spec else objects),
     }
+    if spec:
+        content["model"] = {"start": start}
+        content["schedule"] |= {"lr": 0.0003, "encoder_lr": 0.3}  # as configs/finetune.yaml
     return check(content, TrainConfig, source=f"a recipe for {scene.name}")
 
 

@@ -20,7 +20,7 @@ from geoseg.grid import Window
 from geoseg.runtime.torch_runtime import find_device
 from geoseg.train import checkpoint
 from geoseg.train.config import TrainConfig
-from geoseg.train.devices import Fabric
+from geoseg.train.devices import described
 from geoseg.train.learner import Job
 from geoseg.train.networks import Blueprint, Scale
 from geoseg.train.task import Predict
@@ -117,19 +117,18 @@ def predictor(job: Job) -> Predict:
     return predict
 
 
-def opening(job: Job, fabric: Fabric) -> str:
+def opening(job: Job) -> str:
     """What is trained on what, in one line."""
     s = job.config.schedule
     blocks = {
         p: sum(int((x.parts == p).sum()) for x in job.sheets) for p in (TRAIN, VALIDATE, TEST)
     }
     parameters = sum(p.numel() for p in job.network.parameters())
-    where = f"{s.devices} x {fabric.device.type}" if s.devices > 1 else fabric.device.type
     return (
         f"{len({x.place for x in job.sheets})} places: {blocks[TRAIN]} blocks to train on, "
         f"{blocks[VALIDATE]} to validate, {blocks[TEST]} to test; {s.steps * s.batch} windows of "
         f"{s.chip} x {s.chip} pixels, {s.batch} a step; {Blueprint.of(job.config).architecture}, "
-        f"{parameters / 1e6:.1f} million parameters; {where}, {s.precision}"
+        f"{parameters / 1e6:.1f} million parameters; {described(s)}, {s.precision}"
     )
 
 

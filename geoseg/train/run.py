@@ -19,6 +19,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ from geoseg.data.sheets import Sheet, Store, load_places
 from geoseg.data.split import TRAIN, VALIDATE, need, write_split
 from geoseg.data.stats import measure, one_type
 from geoseg.errors import ConfigError, DataError, GeosegError, OutputError
+from geoseg.events import Listener, ignore
 from geoseg.sinks.alone import alone
 from geoseg.train import checkpoint
 from geoseg.train.config import TrainConfig
-from geoseg.train.devices import Fabric, new_fabric, use_threads
+from geoseg.train.devices import Fabric, heard_across, new_fabric, use_threads
 from geoseg.train.export import rehearse
 from geoseg.train.learner import Job
 from geoseg.train.loop import fit
@@ -52,16 +54,22 @@ WRITTEN = {  # before last.ckpt
 MEASURED = ("offset", "scale", "value_range")  # where the recipe leaves them out
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def _keep_quiet(line: str) -> None:
     pass
 
 
-def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True) -> Path:
-    """Train `config` on the data under `root`; goes on where an earlier run in `folder` ended."""
+def run(
+    config: TrainConfig,
+    root: Path,
+    folder: Path,
+    *,
+    progress: bool = True,
+    listener: Listener = ignore,
+) -> Path:
+    """Train `config` on the data under `root`; goes on where an earlier run in `folder` ended.
+
+    `progress`: a bar and what there is to say, on stderr. `listener` hears of the same.
+    """
     task_of(config).check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,16 +77,20 @@ def run(config: TrainConfig, root: Path, folder: Path, *, progress: bool = True)
         raise OutputError(f"{folder}: cannot be the folder of a run ({e.strerror})") from e
     with alone(folder):
         must_be_free(folder)
-        return _run(config, root, folder, progress)
+        return _run(config, root, folder, progress, listener)
 
 
-def _run(config: TrainConfig, root: Path, folder: Path, progress: bool) -> Path:
-    say = _say if progress else _keep_quiet
+def _run(config: TrainConfig, root: Path, folder: Path, progress: bool, listener: Listener) -> Path:
+    def tell(line: str, level: str = "info") -> None:
+        if progress:
+            print(line, file=sys.stderr)
+        listener({"event": level, "topic": "train", "message": line})
+
     begun = keep_recipe(config, folder)
     if begun:
         config = as_before(config, root, folder)
     if begun and (folder / RESULT).exists():
-        say(f"{folder}: finished before; nothing is left to do")
+        tell(f"{folder}: finished before; nothing is left to do")
         return folder
     fabric = new_fabric(config.schedule)
     use_threads(config.schedule.threads)
@@ -93,13 +105,14 @@ def _run(config: TrainConfig, root: Path, folder: Path, progress: bool) -> Path:
         )
         need(sheets, TRAIN, VALIDATE)
         for name in missing_classes(sheets, config.data):
-            say(f"class {name} has no pixel in the blocks that train, so it cannot be learnt")
-        config = config if begun else resolve(config, sheets, root, folder, say)
+            unknown = f"class {name} has no pixel in the blocks that train, so it cannot be learnt"
+            tell(unknown, "warning")
+        config = config if begun else resolve(config, sheets, root, folder, tell)
         rehearse(config, dtype_of(sheets))
-        job = new_job(config, sheets, folder, progress, say)
-        say(opening(job, fabric))
-        launch(fabric, job)
-        say(closing(job, finish(job)))
+        job = new_job(config, sheets, folder, progress, tell)
+        tell(opening(job))
+        launch(fabric, job, listener)
+        tell(closing(job, finish(job)))
     finally:
         shutil.rmtree(pixels, ignore_errors=True)
     return folder
@@ -259,10 +272,11 @@ def new_job(
     return Job(config, network, scaling, sheets, folder, progress)
 
 
-def launch(fabric: Fabric, job: Job) -> None:
+def launch(fabric: Fabric, job: Job, listener: Listener) -> None:
     """Fit in this process, or in as many as the recipe wants."""
     try:
-        fabric.launch(partial(fit, job=job))
+        with heard_across(listener, job.config.schedule.devices) as heard:
+            fabric.launch(partial(fit, job=replace(job, listener=heard)))
     except ProcessRaisedException as e:
         kind, _, message = str(e).strip().rpartition("\n")[2].partition(": ")
         if kind.startswith("geoseg.errors."):

@@ -46,10 +46,12 @@ class Judged(Protocol):
 class Task(ABC):
     """What a network learns, and how well it did; made anew from a recipe wherever it is needed.
 
-    outlines: whether sheets have to keep the outlines of objects.
+    outlines: whether sheets have to keep the outlines of objects. measure: what the best weights
+    are told by, as the log and result.json name it.
     """
 
     outlines: ClassVar[bool]
+    measure: ClassVar[str]
 
     def __init__(self, config: TrainConfig, blueprint: Blueprint) -> None:
         self.config, self.blueprint = config, blueprint

@@ -5,6 +5,7 @@
     stream      Polygonizer: bands of rows in, Polygons (arrays on the pixel grid) out
     regularize/ straight outlines with right angles, and circles
     simplify    fewer vertices, boundaries of neighbours still shared
+    smooth      corners rounded off, boundaries of neighbours still shared; coverage for both
     measure     area and perimeter on the ellipsoid, in any CRS
     sieve       small regions and holes, out of the rows before they are outlined
     attributes  what else is told of a polygon; dissolve: all of a class made one
@@ -57,6 +58,7 @@ def vectorize(
     connectivity: int = 4,
     regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
+    smooth_m: float = 0.0,
     min_area_m2: float = 0.0,
     min_width_m: float = 0.0,
     sieve_m2: float = 0.0,
@@ -106,7 +108,7 @@ def vectorize(
     polygonizer = Polygonizer(
         mask.shape[1],
         connectivity=connectivity,
-        whole_clusters=simplify_m > 0 or bool(regularize_m),
+        whole_clusters=simplify_m > 0 or smooth_m > 0 or bool(regularize_m),
         contours=contours,
     )
     edges = _edges(mask, hidden, scores, ids, threshold, nodata) if contours else None
@@ -125,6 +127,7 @@ def vectorize(
         classes=classes or {},
         regularize_m=regularize_m,
         simplify_m=simplify_m,
+        smooth_m=smooth_m,
         min_area_m2=min_area_m2,
         min_width_m=min_width_m,
         attributes=attributes,

@@ -28,6 +28,7 @@ def features(
     to_crs: CRS | None = None,
     regularize_m: float | Mapping[str, float] = 0.0,
     simplify_m: float = 0.0,
+    smooth_m: float = 0.0,
     min_area_m2: float = 0.0,
     min_width_m: float = 0.0,
     attributes: bool = False,
@@ -41,10 +42,11 @@ def features(
     with `attributes` also those of attributes.py. Without a CRS `unit_m` says how many metres a
     unit of the coordinates is.
 
-    `regularize_m` (metres, of all or by the name of the class, see regularize.py) and `simplify_m`
-    (metres, see `simplify`) keep neighbours without gaps if the polygons come from a Polygonizer
-    with whole_clusters, and `to_crs` if from one with junctions. Polygons that are
-    smaller than `min_area_m2` after simplifying are left out, as are slivers: those narrower than
+    `regularize_m` (metres, of all or by the name of the class, see regularize.py), `simplify_m`
+    (metres, see `simplify`) and then `smooth_m` (metres, see `smooth`; classes that are
+    regularized keep their corners) keep neighbours without gaps if the polygons come from a
+    Polygonizer with whole_clusters, and `to_crs` if from one with junctions. Polygons that are
+    smaller than `min_area_m2` after that are left out, as are slivers: those narrower than
     `min_width_m`, by the rectangle of the same area and perimeter (`mean_width`).
     """
     import geopandas as gpd
@@ -55,18 +57,23 @@ def features(
     from geoseg.vectorize.measure import area_perimeter, measure_rings, metres_to_units
     from geoseg.vectorize.regularize import regular_shapes
     from geoseg.vectorize.simplify import simplify
+    from geoseg.vectorize.smooth import smooth
 
     coords = polygons.map_coords(transform)
     geometries = polygons.build(coords)
     if crs is not None:
         unit_m = 1.0  # metres are what comes out
-    redrawn = bool(regularize_m) or simplify_m > 0
+    redrawn = bool(regularize_m) or simplify_m > 0 or smooth_m > 0
+    by_class = tolerances(regularize_m, class_names(polygons.label, classes)) / unit_m
     if regularize_m:
-        by_class = tolerances(regularize_m, class_names(polygons.label, classes)) / unit_m
         geometries = regular_shapes(geometries, by_class, crs=crs, groups=polygons.cluster)
+    if simplify_m > 0 or smooth_m > 0:
+        metre = metres_to_units(1.0, crs, _cluster_points(polygons, transform)) / unit_m
     if simplify_m > 0:
-        tolerance = metres_to_units(simplify_m, crs, _cluster_points(polygons, transform)) / unit_m
-        geometries = simplify(geometries, tolerance, groups=polygons.cluster)
+        geometries = simplify(geometries, simplify_m * metre, groups=polygons.cluster)
+    if smooth_m > 0:
+        own = np.where(by_class > 0, 0.0, smooth_m * metre)
+        geometries = smooth(geometries, own, groups=polygons.cluster)
     if redrawn:
         area, perimeter = area_perimeter(geometries, crs)
     else:

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404 - only for STDOUT; Child starts it
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,6 +112,11 @@ def _mark(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def is_private(folder: Path) -> bool:
+    """Whether the plugin made it, or began to."""
+    return folder.is_absolute() and bool(_mark(folder))
+
+
 def _is_complete(folder: Path) -> bool:
     return bool(_mark(folder).get("complete")) and _python(folder).exists()
 
@@ -119,12 +124,14 @@ def _is_complete(folder: Path) -> bool:
 # Looking after it
 
 
-def check(engine: Engine) -> dict[str, Any]:
+def check(engine: Engine, is_canceled: Callable[[], bool] = _never) -> dict[str, Any]:
     """What `geoseg doctor` says: versions, devices, models, trouble."""
     until = time.monotonic() + SLOW
     try:
-        return engine.run(["doctor"], is_canceled=lambda: time.monotonic() > until)
+        return engine.run(["doctor"], is_canceled=lambda: is_canceled() or time.monotonic() > until)
     except EngineCanceled:
+        if is_canceled():
+            raise
         raise EngineError(
             f"geoseg does not answer within {SLOW} s. Try again; if it stays so, repair the engine."
         ) from None
@@ -182,6 +189,7 @@ def create(
     device: str = "cpu",
     wheelhouse: Path | None = None,
     source: str = "geoseg",
+    torch_index: str = "",
     proxy: str = "",
     certificate: str = "",
     on_line: Line = _silent,
@@ -190,7 +198,8 @@ def create(
     """Make a private environment with geoseg in `folder`, and check it.
 
     An environment that is there is replaced, and comes back if this fails. `wheelhouse` is a
-    folder of wheels that replaces the index, `source` what pip is told to install.
+    folder of wheels that replaces the index, `source` what pip is told to install, `torch_index`
+    an index beside the first.
     """
     folder = Path(folder).absolute()
     if wheelhouse is not None and not Path(wheelhouse).is_dir():
@@ -202,7 +211,7 @@ def create(
         place.mark(complete=False, device=device, source=source)
         command = [str(_python(folder)), "-m", "pip", "install", "--no-input", "--no-color"]
         command += ["--disable-pip-version-check", "--progress-bar", "off"]
-        command += _origin(device, wheelhouse)
+        command += _origin(device, wheelhouse, torch_index)
         # Not as options: everybody on the machine sees those, and a proxy may have a password.
         settings = {"PIP_PROXY": proxy, "PIP_CERT": certificate}
         _call([*command, source], on_line, is_canceled, settings=settings)
@@ -215,11 +224,12 @@ def create(
     return engine
 
 
-def _origin(device: str, wheelhouse: Path | None) -> list[str]:
+def _origin(device: str, wheelhouse: Path | None, torch_index: str = "") -> list[str]:
     """Where packages come from."""
     if wheelhouse is not None:
         return ["--no-index", "--find-links", str(Path(wheelhouse).absolute())]
-    index = os.environ.get("GEOSEG_TORCH_INDEX") or TORCH_INDEX.get((sys.platform, device))
+    index = torch_index or os.environ.get("GEOSEG_TORCH_INDEX")
+    index = index or TORCH_INDEX.get((sys.platform, device))
     return ["--extra-index-url", index] if index else []
 
 

@@ -9,12 +9,12 @@ import json
 import os
 import queue
 import signal
-import subprocess
+import subprocess  # nosec B404 - to run the engine is this module's job
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 # What QGIS sets for its own Python, GDAL, PROJ and Qt breaks those of another environment.
@@ -30,6 +30,10 @@ SET = {
     "GEOSEG_WATCH_STDIN": "1",  # the engine ends itself when this program is gone
 }
 REPAIR = "Repair the engine in the plugin's settings; if that does not help, copy the diagnostics."
+UPDATE = (
+    "The engine and the plugin may be of different versions: update the engine in the plugin's "
+    "settings, or the plugin."
+)
 POLL = 0.05  # seconds between two looks at the user's wish to cancel
 POLITE = 0.6  # seconds to clean up after SIGTERM; with the rest, cancel stays within one
 LONGEST = 1 << 22  # bytes of a line: a child that never ends one must not fill the memory
@@ -60,6 +64,8 @@ class Engine:
     """A geoseg in an environment of its own."""
 
     command: tuple[str, ...]
+    # Further variables of its environment; a proxy among them may have a password.
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def run(
         self,
@@ -68,15 +74,20 @@ class Engine:
         on_event: Callable[[Event], None] = lambda event: None,
         is_canceled: Callable[[], bool] = lambda: False,
     ) -> Event:
-        """Run a verb; the "result" event, or else the last record without "event" (doctor's)."""
+        """Run a verb; the "result" event, or else the last record without "event" (doctor's).
+
+        A result may tell of parts that failed ("failed", of a batch): that is for the caller.
+        """
         command = [*self.command, *map(str, arguments), "--json"]
+        env = {**clean_environment(), **self.variables}
         with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would fill
-            with Child(command, clean_environment(), stderr=errors) as child:
+            with Child(command, env, stderr=errors) as child:
                 outcome = _follow(child, on_event, is_canceled)
                 code = child.returncode
-            if outcome is not None and code in ((0,) if "event" in outcome else (0, 1)):
-                return outcome  # a report of troubles ends with 1
-            raise EngineError(f"{_ending(code)}{_tail(errors)}\n{REPAIR}")
+            # A run of which parts failed ends with 3, a report of troubles with 1.
+            if outcome is not None and code in ((0, 3) if "event" in outcome else (0, 1)):
+                return outcome
+            raise EngineError(_failure(code, _tail(errors)))
 
 
 def _follow(
@@ -110,17 +121,23 @@ def _parsed(line: bytes) -> Event:
     raise EngineError(f"geoseg wrote what is no event: {start!r}. {REPAIR}")
 
 
-def _ending(code: int | None) -> str:
+def _failure(code: int | None, said: str) -> str:
+    """Why there is no result, and what to do; `said` on stderr."""
+    if code == 2:
+        # How click tells a wrong option, after lines on the usage.
+        wrong = [x[len("Error: ") :] for x in said.splitlines() if x.startswith("Error: ")]
+        if wrong:
+            return f"geoseg does not take what it was called with: {wrong[-1]}\n{UPDATE}"
+    ending = f"geoseg ended with code {code} and no result."
     if code == -9:
-        return "geoseg was killed; the computer may have run out of memory: try smaller tiles."
-    return f"geoseg ended with code {code} and no result."
+        ending = "geoseg was killed; the computer may have run out of memory: try smaller tiles."
+    return "\n".join(filter(None, [ending, said, REPAIR]))
 
 
 def _tail(errors: IO[bytes]) -> str:
-    """The end of what was said on stderr, in lines of its own."""
+    """The end of what was said on stderr."""
     errors.seek(max(errors.seek(0, os.SEEK_END) - 2000, 0))
-    said = errors.read().decode("utf-8", "replace").strip()
-    return f"\n{said}" if said else ""
+    return errors.read().decode("utf-8", "replace").strip()
 
 
 class Child:
@@ -134,7 +151,7 @@ class Child:
         if os.name == "nt":
             group = {"creationflags": 0x200 | 0x08000000}
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 - a list, no shell
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -234,7 +251,10 @@ class Child:
             self._close_stdin()  # the engine takes it as SIGTERM, which Windows has not
         elif self._process.poll() is None:
             kill = ["taskkill", "/F", "/T", "/PID", str(self._process.pid)]
-            subprocess.run(kill, capture_output=True, creationflags=0x08000000, check=False)
+            flags = 0x08000000  # no console window
+            subprocess.run(  # nosec B603 - a list, no shell
+                kill, capture_output=True, creationflags=flags, check=False
+            )
 
     def _close_stdin(self) -> None:
         if self._process.stdin is not None:

@@ -53,6 +53,7 @@ class ObjectTask(Task):
     """Boxes, classes and masks against those of each object; see geoseg/models/mask_rcnn.py."""
 
     outlines = True
+    measure = "ap50"
 
     def check(self) -> None:
         if self.config.augment.cutmix:

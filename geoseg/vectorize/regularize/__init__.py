@@ -21,6 +21,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import DataError, UsageError
+from geoseg.vectorize.coverage import gathered, shared_vertices
 from geoseg.vectorize.measure import metres_to_units, metric_frames
 from geoseg.vectorize.regularize import graph
 from geoseg.vectorize.regularize import lines as straight
@@ -146,7 +147,7 @@ def regular_shapes(
     ground = _Ground(parts, group, crs)
     slack = np.where(ground.known, slack, 0.0)
     made, changed = _regular_parts(parts, group, slack, ground, min_iou)
-    return _gathered(geometries, made, owner, changed)
+    return gathered(geometries, made, owner, changed)
 
 
 class _Ground:
@@ -178,21 +179,6 @@ class _Ground:
         back = np.linalg.inv(self._frame)
         xy = np.einsum("nij,nj->ni", back[at], points) + self._middle[at]
         return cast(Shapes, shapely.set_coordinates(parts.copy(), xy))
-
-
-def _gathered(geometries: Shapes, parts: Shapes, owner: Int64, changed: Bool) -> Shapes:
-    """The geometries with their parts replaced where these changed."""
-    counts = np.bincount(owner, minlength=len(geometries))
-    out = geometries.copy()
-    single = changed & (counts[owner] == 1)
-    out[owner[single]] = parts[single]
-    several = np.unique(owner[changed & (counts[owner] > 1)])
-    if len(several):
-        number = np.full(len(geometries), -1)
-        number[several] = np.arange(len(several))
-        of = number[owner]
-        out[several] = shapely.multipolygons(parts[of >= 0], indices=of[of >= 0])
-    return out
 
 
 def _regular_parts(
@@ -229,7 +215,7 @@ def _attempt(
     area (m²) by which each differs at most from what it was."""
     _, points, (rings, polygons) = shapely.to_ragged_array(parts)
     ring_part = np.repeat(np.arange(len(parts)), np.diff(polygons))
-    walk, rings, points = _vertices(points, rings, group[ring_part])
+    walk, rings, points = shared_vertices(points, rings, group[ring_part])
     n = len(points)
     of_step = np.repeat(ring_part, np.diff(rings))
     tolerance = np.full(n, np.inf)
@@ -281,26 +267,6 @@ def _lines(points: Float64, edges: Edges, own: Float64, level: Int64, pinned: Bo
     corners = np.flatnonzero((lines.of >= 0).all(axis=1))
     straight.meet(points, slack, *straight.by_line(lines, corners), lines)
     return lines
-
-
-def _vertices(points: Float64, rings: Int64, group: Int64) -> tuple[Int64, Int64, Float64]:
-    """Vertices (n, 2), which rings of one group (R,) share where they are at the same point, and
-    the way around the rings: (K,) vertices and (R + 1,) offsets."""
-    inner = np.ones(len(points), np.bool_)
-    inner[rings[1:] - 1] = False  # rings end where they start
-    steps = points[inner]
-    offsets = rings - np.arange(len(rings))
-    of_step = np.repeat(group, np.diff(offsets))
-    several = np.repeat((np.bincount(group) > 1)[group], np.diff(offsets))
-    some = np.flatnonzero(several)  # a ring by itself shares nothing
-    order = some[np.lexsort((steps[some, 1], steps[some, 0], of_step[some]))]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (steps[order[1:]] != steps[order[:-1]]).any(axis=1) | (np.diff(of_step[order]) > 0)
-    walk = np.empty(len(steps), np.int64)
-    walk[order] = np.cumsum(new) - 1
-    alone = np.flatnonzero(~several)
-    walk[alone] = new.sum() + np.arange(len(alone))
-    return walk, offsets, np.concatenate((steps[order[new]], steps[alone]))
 
 
 def _too_far(
