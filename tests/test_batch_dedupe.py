@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from archive import leftovers
@@ -22,13 +24,19 @@ from pyproj import CRS, Transformer
 import geoseg
 from geoseg import testing
 from geoseg.batch import dedupe
+from geoseg.batch.dataset import write_dataset
 from geoseg.batch.dedupe import ROW, SCENE, Limits, Scene, deduped
 from geoseg.batch.footprint import Coverage
+from geoseg.batch.items import Item
 from geoseg.batch.ledger import NAME, Ledger
+from geoseg.batch.merge import object_rule
+from geoseg.batch.outcome import Outcome, Output
 from geoseg.batch.run import batch
 from geoseg.batch.seams import Ground, Seams
 from geoseg.errors import ConfigError, UsageError
 from geoseg.grid import Grid, Tiling, plan
+from geoseg.outputs import OBJECT_COLUMNS
+from geoseg.sinks import VectorSink
 from geoseg.vectorize.measure import area_perimeter
 
 UTM = CRS("EPSG:32633")
@@ -443,6 +451,96 @@ def test_neither_order_nor_resuming_changes_a_byte(model: Path, tmp_path: Path) 
     assert one == two
 
 
+def test_scenes_end_where_their_data_do(model: Path, tmp_path: Path) -> None:
+    """Nodata in half of each scene, which the other one shows; and big scenes in parts."""
+    truth = plant(60, seed=4)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "in").mkdir()
+    cut_out(tmp_path / "whole" / "all.tif", truth, 0, 0)
+    rows, cols = np.mgrid[:SIZE, :SIZE]
+    for name, dark in (("a", rows + cols > 1.1 * SIZE), ("b", rows + cols < 0.9 * SIZE)):
+        cut_out(tmp_path / "in" / f"{name}.tif", truth, 0, 0)
+        with rasterio.open(tmp_path / "in" / f"{name}.tif", "r+") as raster:
+            raster.write(np.where(dark, 0, raster.read()))
+            raster.nodata = 0
+    whole = run(tmp_path / "whole", tmp_path / "one", model)
+    found = run(tmp_path / "in", tmp_path / "many", model, dedupe=True)
+    assert len(found) == len(whole)
+    assert best_iou(whole, found).min() > 1 - 1e-4
+    split = run(tmp_path / "in", tmp_path / "split", model, dedupe=True, split=4, tile=128)
+    assert len(split) == len(whole)
+    assert valid(tmp_path / "split") == valid(tmp_path / "many")
+    assert all(
+        shapely.from_wkt(text).area < 0.7 * (SIZE * GSD) ** 2 for text in valid(tmp_path / "split")
+    )
+
+
+def valid(out: Path) -> list[str]:
+    with Ledger.open(out / NAME, create=False) as ledger:
+        return [e.outcome.valid or "" for e in ledger.entries() if e.outcome is not None]
+
+
+def test_detections_of_two_scenes_become_one_dataset(tmp_path: Path) -> None:
+    """Parts as a model of objects leaves them, in two CRS; both see one of three objects."""
+    things = [shapely.box(20, 20, 30, 30), shapely.box(45, 10, 55, 90), shapely.box(80, 60, 95, 80)]
+    left = [shapely.box(0, 0, 60, 100), shapely.box(40, 0, 100, 100)]
+    with Ledger.open(tmp_path / NAME) as ledger:
+        for i, (ground, code) in enumerate(zip(left, (32633, 3857), strict=True)):
+            seen = [t & ground for t in things if t.intersects(ground)]
+            count = len(seen)
+            content = {
+                "id": range(count),
+                "class": ["thing"] * count,
+                "class_id": np.ones(count, np.int32),
+                "score": np.full(count, 0.5 + 0.1 * i, np.float32),
+                "truncated": [False] * count,
+            }
+            shapes = [moved(t, EAST, NORTH) for t in seen]
+            frame = gpd.GeoDataFrame(content, geometry=shapes, crs=UTM).to_crs(code)
+            frame["area_m2"], frame["perimeter_m"] = area_perimeter(
+                np.asarray(frame.geometry.array), frame.crs
+            )
+            path = f"s{i}.parquet"
+            columns = OBJECT_COLUMNS
+            with VectorSink.open(
+                tmp_path / path, crs=frame.crs, columns=columns, geometry="MultiPolygon"
+            ) as sink:
+                sink.write(frame)
+            ledger.enroll([Item(f"s{i}", f"s{i}")])
+            valid = moved(ground, EAST, NORTH).wkt
+            about = {"crs": "EPSG:32633", "gsd": 0.5}
+            outcome = Outcome("done", polygons={"thing": count}, valid=valid, about=about)
+            outcome = replace(outcome, outputs=(Output("polygons", path, 0, ""),))
+            ledger.finish(f"s{i}", outcome)
+        told: list[Any] = []
+        how: dict[str, Any] = {"metadata": {}, "dedupe": True, "listener": told.append}
+        assert write_dataset(tmp_path / "all.gpkg", ledger, tmp_path, **how) == 3
+    assert "4 polygons of single scenes became 3" in told[-1]["message"]
+    found = gpd.read_file(tmp_path / "all.gpkg").sort_values("area_m2")
+    assert found.crs == "EPSG:4326"
+    assert found["area_m2"].to_numpy() == pytest.approx([100, 300, 800], rel=2e-3)
+    assert found["scenes"].tolist() == [1, 1, 2]
+    assert found["score"].to_numpy() == pytest.approx([0.5, 0.6, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, [False, False]),
+        ({"cut": 2.0}, [True, True]),
+        ({"regularize": {"house": 1.0, "wood": 0.0}}, [True, False]),
+        ({"regularize": {"house": 1.0}, "cut": {"wood": 3.0}}, [True, True]),
+        ({"boundary": "edge", "cut": 0.0}, [True, True]),
+    ],
+)
+def test_options_say_whose_outlines_are_of_objects(
+    config: dict[str, Any], expected: list[bool]
+) -> None:
+    frame = gpd.GeoDataFrame({"class": ["house", "wood"]}, geometry=[shapely.Polygon()] * 2)
+    assert object_rule(config)(frame).tolist() == expected
+    assert object_rule({})(frame.assign(score=0.5)).all()
+
+
 def test_it_can_be_asked_for_later(model: Path, tmp_path: Path) -> None:
     make_mosaic(tmp_path / "in", plant(60, seed=2), shifted=True)
     doubled = run(tmp_path / "in", tmp_path / "out", model)
@@ -503,6 +601,15 @@ def test_scenes_of_two_zones_become_one_mosaic(model: Path, tmp_path: Path) -> N
     assert best_iou(inner, found).min() > 0.9
     assert len(found[found.within(middle)]) == len(inner)
     assert (found["scenes"] == 2).any()
+
+
+def test_nothing_to_merge(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        testing.planted_scene(tmp_path / "in" / f"{name}.tif", np.zeros((96, 96), np.uint8))
+    found = run(tmp_path / "in", tmp_path / "out", model, dedupe=True)
+    assert len(found) == 0
+    assert {"class", "scene", "scenes"} <= set(found.columns)
 
 
 def test_it_needs_a_dataset_and_single_polygons(model: Path, tmp_path: Path) -> None:

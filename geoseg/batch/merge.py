@@ -49,12 +49,12 @@ def write_merged(
         if (scene := _scene(entry, folder, crs)) is not None
     ]
     with VectorSink.open(path, crs=crs, columns=columns, geometry=geometry) as sink:
-        for frame in deduped(scenes, crs, is_object=_objects(config), limits=limits):
+        for frame in deduped(scenes, crs, is_object=object_rule(config), limits=limits):
             sink.write(frame)
     return sink.count
 
 
-def _objects(config: Mapping[str, Any]) -> _Is:
+def object_rule(config: Mapping[str, Any]) -> _Is:
     """Which polygons outline single objects, by how they were made: see dedupe.py."""
     ways = [config.get("regularize") or 0, config.get("cut") or 0]
     named = {name for way in ways if isinstance(way, dict) for name in way if way[name]}
