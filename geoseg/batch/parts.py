@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def crs_text(file: pq.ParquetFile) -> str:
     return json.dumps(geo(file)["crs"], sort_keys=True)
 
 
+@lru_cache(maxsize=64)
 def crs_of(text: str) -> CRS | None:
     """What `crs_text` stands for."""
     return None if text == "null" else CRS.from_json(text)
