@@ -96,13 +96,15 @@ def predict(
         )
         mosaic = new_mosaic(tiles, spec, opts, aoi)
         metadata = _metadata(scene.source, loaded.bundles, network.description, opts)
-        with open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out:
-            predictions = loaded.predictions(scene, tiles, contract.scaling, opts, on_chip)
-            with closing(ahead(predictions)) as stream:
-                for prediction in stream:
-                    for finished in mosaic.add(prediction):
-                        out.write(finished)
-                    progress.update(prediction.tile)
+        predictions = ahead(loaded.predictions(scene, tiles, contract.scaling, opts, on_chip))
+        with (
+            closing(predictions),  # the last: an interrupt cleans up before it waits for a tile
+            open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out,
+        ):
+            for prediction in predictions:
+                for finished in mosaic.add(prediction):
+                    out.write(finished)
+                progress.update(prediction.tile)
             for finished in mosaic.finish():
                 out.write(finished)
     for note in [*out.notes, *mosaic.notes]:

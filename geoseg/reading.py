@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -137,20 +137,41 @@ def _parts(
         yield begin, stop, columns
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+class Ahead(Iterator[T]):
+    """What `ahead` gives: an iterator to be closed where it is left before its end."""
+
+    def __init__(self, items: Iterable[T], depth: int) -> None:
+        self._shelf: _Shelf[T] = _Shelf(depth)
+        self._given = iter(self._shelf)
+        self._thread = threading.Thread(
+            target=self._shelf.fill, args=(items,), name="geoseg-ahead", daemon=True
+        )
+
+    def __next__(self) -> T:
+        """The next item. An interrupt leaves at once: it is `close` that waits."""
+        if self._thread.ident is None:
+            self._thread.start()
+        try:
+            return next(self._given)
+        except Exception:  # the end, or what was raised in the thread: it ends, too
+            self._thread.join()
+            raise
+
+    def close(self) -> None:
+        """Let the thread end after the item at hand, and wait for it."""
+        self._shelf.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    __del__ = close
+
+
+def ahead(items: Iterable[T], depth: int = 2) -> Ahead[T]:
     """The same items, made in a thread of their own, up to `depth` of them in advance.
 
-    An exception in the thread is raised here. When the consumer stops (closes this generator,
-    or is interrupted), the thread ends after the item at hand, and is waited for.
+    An exception in the thread is raised where the next item is asked for.
     """
-    shelf: _Shelf[T] = _Shelf(depth)
-    thread = threading.Thread(target=shelf.fill, args=(items,), name="geoseg-ahead", daemon=True)
-    thread.start()
-    try:
-        yield from shelf
-    finally:
-        shelf.close()
-        thread.join()
+    return Ahead(items, depth)
 
 
 class _Shelf(Generic[T]):

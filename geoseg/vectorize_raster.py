@@ -25,7 +25,7 @@ from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Window
 from geoseg.layer import Layer, cleaner, flat_crs, polygonizer, unit_of
 from geoseg.options import PolygonOptions
-from geoseg.reading import ahead
+from geoseg.reading import Ahead, ahead
 from geoseg.scene.classes import ClassRaster, Probabilities, row_windows
 from geoseg.sinks import vector_format
 from geoseg.sinks.atomic import check_target, same_file
@@ -153,7 +153,7 @@ def _bands(
         yield _Band(labels, valid, scores.read(window) if scores else None)
 
 
-def _cleaned(bands: Generator[_Band], cleaner: Cleaner | None) -> Generator[_Band]:
+def _cleaned(bands: Ahead[_Band], cleaner: Cleaner | None) -> Generator[_Band]:
     """The same, sieved and filled where that is asked for; so other numbers of rows."""
     with closing(bands):
         if cleaner is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def test_ahead_works_in_advance_but_not_without_bound() -> None:
     assert next(stream) == 0
     time.sleep(0.1)
     assert 2 <= len(made) <= 4
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert len(made) <= 4
     assert threads() == 0
 
@@ -152,6 +153,29 @@ def test_ahead_passes_exceptions_on() -> None:
     assert next(stream) == 1
     with pytest.raises(OSError, match="disk gone"):
         next(stream)
+    assert threads() == 0
+
+
+def test_an_interrupt_does_not_wait_for_the_item_at_hand() -> None:
+    """Who is told to end may be killed soon, and has files to remove before."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        begun.set()
+        go_on.wait(30)
+        yield 1
+
+    def interrupt() -> None:
+        begun.wait(30)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    stream = ahead(items())
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert threads() == 1
+    go_on.set()
+    stream.close()
     assert threads() == 0
 
 

@@ -229,19 +229,22 @@ class SegmentDock(QgsDockWidget):
     def _layer_changed(self, layer: QgsRasterLayer | None) -> None:
         if layer is not None and needs_rendering(layer) and self.area.kind.currentIndex() == 0:
             self.area.prefer(VIEW)  # all of a map service is the world
-        self._offer_bands()
-        self._later()
+        self._chosen_anew()
 
     def _model_changed(self) -> None:
         model = self.model.model()
         if model is not None:
             for name, value in outline_defaults(model).items():
                 self.outlines[name].setValue(value)
-        self._offer_bands()
-        self._later()
+        self._chosen_anew()
 
-    def _offer_bands(self) -> None:
+    def _chosen_anew(self) -> None:
+        """Another layer or model: the last run's end says nothing of it."""
+        if self._run is None:
+            self.status.setVisible(False)
+            self.details.setVisible(False)
         self.bands.show_for(self.layer.currentLayer(), self.model.model())
+        self._later()
 
     def _got_models(self, models: list[dict[str, Any]]) -> None:
         self._asked = None

@@ -45,11 +45,15 @@ def raster_file(source: str, name: str, folder: str | Path) -> str:
     if Path(source).is_file():
         return source
     path = Path(folder) / (re.sub(r"[^\w-]+", "_", name).strip("_") + ".vrt")
-    dataset = gdal.Open(source)
-    copy = gdal.Translate(str(path), dataset, format="VRT") if dataset else None
+    try:
+        dataset = gdal.Open(source)
+        copy = gdal.Translate(str(path), dataset, format="VRT") if dataset else None
+        error = gdal.GetLastErrorMsg()
+    except RuntimeError as e:  # how newer QGIS set GDAL up
+        copy, error = None, str(e)
     if copy is None:
         text = tr("{layer} cannot be opened by GDAL: {error}")
-        raise QgsProcessingException(text.format(layer=name, error=gdal.GetLastErrorMsg()))
+        raise QgsProcessingException(text.format(layer=name, error=error))
     del copy  # writes it
     return str(path)
 

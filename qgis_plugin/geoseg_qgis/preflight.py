@@ -114,7 +114,7 @@ def of_service(rendering: Rendering, gsd: float) -> Report:
 
 
 def _costs(report: Report, plan: dict[str, Any]) -> None:
-    tiles, seconds = plan.get("tiles"), plan.get("seconds")
+    tiles, seconds = plan.get("tiles"), max(1, plan.get("seconds") or 0)
     if tiles == 0:
         report.add(WARNING, tr("nothing to do: no valid pixels in this area"))
         return

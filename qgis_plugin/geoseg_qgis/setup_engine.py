@@ -66,6 +66,8 @@ class EnginePage(QWidget):
         self.log = QPlainTextEdit()
         self.log.setReadOnly(True)
         self.log.setMaximumBlockCount(5000)
+        bar = self.log.verticalScrollBar()  # follows the last line, also a wrapped one
+        bar.rangeChanged.connect(lambda low, high: bar.setValue(high))
         layout.addWidget(self.log, 1)
         self._job: Job | None = None
         self._shown = 0  # of its lines
@@ -235,13 +237,8 @@ class EnginePage(QWidget):
     def _show_lines(self) -> None:
         if self._job is not None:
             for line in self._job.lines[self._shown :]:
-                self._log(line)
+                self.log.appendPlainText(line)
                 self._shown += 1
-
-    def _log(self, line: str) -> None:
-        self.log.appendPlainText(line)
-        bar = self.log.verticalScrollBar()  # a line that is wrapped does not move it
-        bar.setValue(bar.maximum())
 
     def _show_end(self) -> None:
         self._show_lines()
@@ -249,16 +246,16 @@ class EnginePage(QWidget):
         if job is None:
             return
         if job.error:
-            self._log(job.error)
+            self.log.appendPlainText(job.error)
             if "No matching distribution found for geoseg" in job.error:
-                self._log(
+                self.log.appendPlainText(
                     tr(
                         "There is no such geoseg. Give a wheel, the folder of a clone, or an "
                         "address: Advanced ▸ geoseg itself."
                     )
                 )
         elif job.isCanceled():
-            self._log(tr("Canceled; all is as it was before."))
+            self.log.appendPlainText(tr("Canceled; all is as it was before."))
         self._take_settings()
         self._enable()
         self.changed.emit()

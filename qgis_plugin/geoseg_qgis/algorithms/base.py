@@ -207,6 +207,9 @@ def teller(feedback: QgsProcessingFeedback) -> Callable[[Event], None]:
         elif kind == "progress" and isinstance(event.get("tiles"), (int, float)):
             done, tiles = event.get("done") or 0, event["tiles"] or 1
             feedback.setProgress(100 * done / tiles)
+            if done >= tiles:
+                feedback.setProgressText(tr("Writing the results …"))
+                return
             text = tr("{done} of {tiles}, {left} left")
             left = duration(event.get("eta"))
             feedback.setProgressText(text.format(done=done, tiles=tiles, left=left))

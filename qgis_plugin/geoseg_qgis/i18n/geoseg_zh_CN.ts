@@ -15,6 +15,11 @@
     </message>
     <message>
       <location filename="../algorithms/base.py" />
+      <source>Writing the results …</source>
+      <translation>正在写入结果…</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
       <source>{done} of {tiles}, {left} left</source>
       <translation>已完成 {done}/{tiles} 个切片，剩余 {left}</translation>
     </message>
