@@ -31,7 +31,7 @@ DEFAULT_MODEL = "buildings-v1"
 BUNDLED = Path(__file__).parent / "bundles"
 _IN_THE_WAY = "take another name (--name), or replace it (--overwrite)"
 # What is fetched from a Hugging Face repository, which may hold much else.
-HF_PATTERNS = ["model.json", "README.md", "*.safetensors", "*.onnx", "sample.npz"]
+HF_PATTERNS = ["model.json", "README.md", "*.safetensors", "*.onnx", "sample.npz", "thumbnail.png"]
 
 
 @dataclass(frozen=True, slots=True)

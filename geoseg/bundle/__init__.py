@@ -7,6 +7,7 @@
       weights.safetensors  the network's tensors
       model.onnx           and/or the whole network as a graph: scaled pixels in, probabilities out
       sample.npz           golden input and output, and how far a runtime may be from it
+      thumbnail.png        what the model makes of the golden input, for lists of models
       README.md            the model card
 
 Tensors of the graph that lie in weights.safetensors are not stored twice: ONNX lets a graph point
@@ -37,10 +38,12 @@ from numpy.typing import NDArray
 
 from geoseg.bundle.files import ITEM, Read, folder_files, installing, is_plain, write_zip, zip_files
 from geoseg.bundle.model_card import card as card
+from geoseg.bundle.thumbnail import draw_thumbnail
 from geoseg.errors import ModelError
 from geoseg.spec import ModelSpec, from_item, to_item
 
 WEIGHTS, GRAPH, SAMPLE, CARD = "weights.safetensors", "model.onnx", "sample.npz", "README.md"
+THUMBNAIL = "thumbnail.png"
 MULTIHASH_SHA256 = "1220"  # function 0x12 (sha2-256), 0x20 bytes: how STAC's file:checksum begins
 MAX_SAMPLE_BYTES = 256 << 20
 
@@ -307,12 +310,40 @@ class Bundle:
         contents = {
             WEIGHTS: safetensors.numpy.save(arrays),
             SAMPLE: _sample_bytes(sample),
+            THUMBNAIL: draw_thumbnail(spec, sample),
             CARD: card.encode(),
         }
         item = to_item(spec, _assets(contents))
         item["properties"]["mlm:total_parameters"] = sum(
             a.size for a in arrays.values() if a.dtype.kind == "f"
         )
+        return _install(Path(path), item, contents, overwrite=overwrite)
+
+    @staticmethod
+    def write_graph(
+        path: str | Path,
+        spec: ModelSpec,
+        graph: bytes,
+        sample: Sample,
+        card: str,
+        *,
+        parameters: int | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a bundle whose network is an ONNX file alone, `graph` with all weights in it.
+
+        `parameters` is their number, where it is known. Otherwise as `write`.
+        """
+        contents = {
+            GRAPH: graph,
+            SAMPLE: _sample_bytes(sample),
+            THUMBNAIL: draw_thumbnail(spec, sample),
+            CARD: card.encode(),
+        }
+        item = to_item(spec, _assets(contents))
+        item["properties"]["mlm:framework"] = "ONNX"
+        if parameters is not None:
+            item["properties"]["mlm:total_parameters"] = parameters
         return _install(Path(path), item, contents, overwrite=overwrite)
 
     def with_graph(
@@ -333,6 +364,8 @@ class Bundle:
         contents[SAMPLE] = self.file(SAMPLE) if sample is None else _sample_bytes(sample)
         if self.has(WEIGHTS) and not alone:
             contents[WEIGHTS] = self.file(WEIGHTS)
+        if self.has(THUMBNAIL):
+            contents[THUMBNAIL] = self.file(THUMBNAIL)
         item = {**self.item, "assets": _assets(contents)}
         return _install(Path(path), item, contents, overwrite=overwrite)
 
@@ -395,7 +428,13 @@ def _install(
     return path
 
 
-_KEYS = {WEIGHTS: "weights", GRAPH: "graph", SAMPLE: "sample", CARD: "readme"}
+_KEYS = {
+    WEIGHTS: "weights",
+    GRAPH: "graph",
+    SAMPLE: "sample",
+    THUMBNAIL: "thumbnail",
+    CARD: "readme",
+}
 
 
 def _assets(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -416,6 +455,11 @@ def _assets(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             "title": "Golden input and output",
             "type": "application/octet-stream",
             "roles": ["metadata"],
+        },
+        THUMBNAIL: {
+            "title": "What the model makes of the golden input",
+            "type": "image/png",
+            "roles": ["thumbnail"],
         },
         CARD: {"title": "Model card", "type": "text/markdown", "roles": ["metadata"]},
     }

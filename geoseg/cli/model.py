@@ -16,7 +16,7 @@ keep_as = click.option("--name", help="Name to keep it under.")
 
 @click.group(cls=Verbs)
 def model() -> None:
-    """List, show, check, get, add, remove, export and quantize models."""
+    """List, show, check, get, add, import, export, quantize and remove models."""
 
 
 @model.command("list")
@@ -111,6 +111,39 @@ def remove(name: str, as_json: bool) -> None:
 
     path = remove_model(name)
     emit({"event": "result", "name": name, "path": path}) if as_json else click.echo(path)
+
+
+@model.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--contract",
+    type=click.Path(path_type=Path),
+    help="YAML with what the file does not say; FILE's name with .yaml when not given.",
+)
+@click.option(
+    "--sample", type=click.Path(path_type=Path), help="Raster on whose middle it is tried."
+)
+@keep_as
+@overwrite
+@as_json
+def import_(
+    file: Path,
+    contract: Path | None,
+    sample: Path | None,
+    name: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make a model of FILE, another tool's: ONNX, Deepness, Esri, STAC MLM, torch."""
+    from geoseg.exchange.importing import import_model
+    from geoseg.registry import ModelEntry
+
+    done = import_model(file, contract=contract, sample=sample, name=name, overwrite=overwrite)
+    if as_json:
+        entry = ModelEntry.of(done.path.name, done.path).as_dict()
+        emit({"event": "result", "kind": done.kind, "shares": done.shares, **entry})
+    else:
+        click.echo(str(done))
 
 
 @model.command()

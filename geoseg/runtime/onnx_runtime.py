@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle
 from geoseg.errors import GeosegError, MissingDependencyError, ModelError, UsageError
+from geoseg.instances.paste import paint
+from geoseg.predictions import Detections
+from geoseg.runtime import yolo
 from geoseg.runtime.cores import physical_cores
 from geoseg.runtime.graphs import disagreement, graph_of, too_little_memory
 from geoseg.spec import ModelSpec
@@ -54,17 +57,37 @@ class OnnxRuntime:
         parts = []
         for first in range(0, len(batch), self.batch_size):
             part = np.ascontiguousarray(batch[first : first + self.batch_size])
-            parts.append(self._run(part))
+            parts.append(np.asarray(self._run(part)[0], np.float32))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, part: NDArray[np.float32]) -> list[NDArray[Any]]:
         try:
-            (scores,) = self.session.run(None, {self.session.get_inputs()[0].name: part})
+            outputs: list[NDArray[Any]] = self.session.run(
+                None, {self.session.get_inputs()[0].name: part}
+            )
         except _failures() as e:
             if any(word in str(e) for word in ("bad_alloc", "allocate", "out of memory")):
                 raise too_little_memory(self.device, part) from e
             raise GeosegError(f"{self.spec.id} fails in ONNX Runtime: {_first_line(e)}") from e
-        return np.asarray(scores, np.float32)
+        return outputs
+
+
+class OnnxDetector(OnnxRuntime):
+    """A network that finds objects; see geoseg.runtime.Detector."""
+
+    def detect(self, batch: NDArray[np.float32], /) -> list[Detections]:
+        """The objects of each picture, the surest first."""
+        shape, found = (batch.shape[2], batch.shape[3]), list[Detections]()
+        for first in range(0, len(batch), self.batch_size):
+            part = np.ascontiguousarray(batch[first : first + self.batch_size])
+            outputs = [np.asarray(o, np.float32) for o in self._run(part)]
+            found += yolo.detections(outputs, self.spec, shape)
+        return found
+
+    def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """The objects painted, (N, K, H, W)."""
+        shape, classes = (batch.shape[2], batch.shape[3]), len(self.spec.classes)
+        return np.stack([paint(found, classes, shape) for found in self.detect(batch)])
 
 
 def load(
@@ -95,7 +118,8 @@ def load(
             if name != names[-1]:  # a package for GPUs on a machine without its libraries
                 continue
             raise ModelError(f"{bundle.path}: {GRAPH} cannot be run: {_first_line(e)}") from e
-        runtime = OnnxRuntime(bundle.spec, session, name, threads, batch_size or 1)
+        kind = OnnxDetector if bundle.spec.finds_objects else OnnxRuntime
+        runtime = kind(bundle.spec, session, name, threads, batch_size or 1)
         report = bundle.check(runtime)
         if report.ok:
             return runtime

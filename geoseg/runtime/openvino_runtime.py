@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle
-from geoseg.errors import GeosegError, MissingDependencyError, UsageError
+from geoseg.errors import GeosegError, MissingDependencyError, ModelError, UsageError
 from geoseg.runtime.cores import physical_cores
 from geoseg.runtime.graphs import disagreement, graph_of, too_little_memory
 from geoseg.spec import ModelSpec
@@ -174,6 +174,8 @@ def load(
     threads: int | None = None,
 ) -> OpenVinoRuntime:
     """The graph of a bundle in the fastest precision that agrees with its golden sample."""
+    if bundle.spec.finds_objects:
+        raise ModelError(f"{bundle.spec.id} finds objects: use --runtime onnx")
     where = find_device(device)
     if precision not in ("auto", "mixed", *PRECISIONS):
         raise UsageError(
