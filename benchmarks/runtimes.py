@@ -9,6 +9,7 @@ all the same and marked.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -20,6 +21,7 @@ from unittest.mock import patch
 import common
 from common import Bench, table
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as geoseg sets it, before torch is imported
 TILE = 512
 RUNTIMES = [
     *(("torch", p) for p in ("eager", "float32", "mixed", "bfloat16")),
