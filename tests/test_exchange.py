@@ -24,7 +24,6 @@ from geoseg.cli import cli
 from geoseg.errors import GeosegError, ModelError, OutputError, UsageError
 from geoseg.exchange import FORMATS, export
 from geoseg.exchange.deepness import metadata
-from geoseg.grid import Tiling
 
 TILE = 96
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, TILE, TILE)).astype(np.float32)

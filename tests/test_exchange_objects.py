@@ -25,7 +25,7 @@ from geoseg.runtime.graphs import objects_in
 from geoseg.runtime.torch_detector import TorchDetector
 from geoseg.runtime.torch_runtime import golden_sample
 
-STEPS = 25
+STEPS = 60
 POINTS = 3
 ALL = {**ARGUMENTS, "keypoints": POINTS, "keypoint_channels": 16, "picture": 96}
 FULL = replace(SPEC, arguments=ALL, temperature=0.8, bias=0.1)
@@ -45,6 +45,7 @@ def state() -> State:
     network = models.build("mask_rcnn", classes=2, bands=3, **ARGUMENTS).train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / STEPS)
         losses = network(*planted(step, 3))
         optimizer.zero_grad()
         sum(losses.values(), torch.tensor(0.0)).backward()
