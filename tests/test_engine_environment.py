@@ -56,7 +56,7 @@ def program(path: Path) -> Path:
 
 
 def test_without_any_engine_the_message_says_what_to_do() -> None:
-    with pytest.raises(EngineMissing, match=r"not set up yet\. Set it up in the plugin's settings"):
+    with pytest.raises(EngineMissing, match=r"not set up yet\. Set it up under Raster"):
         find_engine()
 
 

@@ -84,7 +84,7 @@ def test_a_wrong_option_speaks_of_versions() -> None:
         REAL.run(["info", str(SCENE), "--foo"])
     quoted, advice = str(e.value).splitlines()
     assert re.search(r"No such option.*--foo", quoted)
-    assert advice == runner.UPDATE
+    assert advice == runner.update()
     with pytest.raises(EngineError, match=r"(?s)code 2 and no result.*Repair the engine"):
         child("sys.stderr.write('no usage'); sys.exit(2)").run([])
 
@@ -127,7 +127,7 @@ def test_a_crash_shows_the_end_of_stderr_and_what_to_do() -> None:
         child(code).run(["predict"])
     lines = str(e.value).splitlines()
     assert lines[0] == "geoseg ended with code 3 and no result."
-    assert lines[-2:] == ["last words", runner.REPAIR]
+    assert lines[-2:] == ["last words", runner.repair()]
     assert len(str(e.value)) < 3000
 
 
