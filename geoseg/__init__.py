@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from geoseg.errors import GeosegError
     from geoseg.evaluate.compare import compare
     from geoseg.evaluate.run import evaluate
+    from geoseg.exchange.importing import import_model
     from geoseg.instances.frames import merge_instances
     from geoseg.instances.split import split_objects
     from geoseg.predict import Result, predict
@@ -52,6 +53,7 @@ _HOME = {
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
     "add_model": "geoseg.registry:add_model",
+    "import_model": "geoseg.exchange.importing:import_model",
     "remove_model": "geoseg.registry:remove_model",
     "list_models": "geoseg.registry:list_models",
     "pull": "geoseg.registry:pull",
@@ -68,6 +70,7 @@ __all__ = [
     "compare",
     "doctor",
     "evaluate",
+    "import_model",
     "info",
     "list_models",
     "merge_instances",

@@ -10,11 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import geoseg
+from geoseg.runtime.cores import physical_cores
 
 PACKAGES = (
-    "torch", "torchvision", "segmentation-models-pytorch", "timm", "torchgeo", "rasterio",
-    "pyogrio", "geopandas", "shapely", "pyproj", "numpy", "numba", "pyarrow",
+    "rasterio", "pyogrio", "geopandas", "shapely", "pyproj", "numpy", "numba", "pyarrow",
 )  # fmt: skip
+TORCH = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "torchgeo")
+ENGINES = ("onnxruntime", "openvino")  # that run models, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,20 @@ def examine() -> Report:
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
         cores=os.cpu_count() or 1,
-        packages={name: _version(name, trouble) for name in PACKAGES},
+        packages=_packages(trouble),
         gdal=_gdal(trouble),
         devices=_devices(trouble),
         models=_models(trouble),
         trouble=tuple(trouble),
     )
+
+
+def _packages(trouble: list[str]) -> dict[str, str]:
+    """Versions. Where a lighter engine is installed, torch need not be."""
+    engines = {name: v for name in ENGINES if (v := _version(name, [])) != "missing"}
+    light = bool(engines) and _version("torch", []) == "missing"
+    wanted = PACKAGES if light else (*TORCH, *PACKAGES)
+    return {**{name: _version(name, trouble) for name in wanted}, **engines}
 
 
 def _version(package: str, trouble: list[str]) -> str:
@@ -87,6 +97,8 @@ def _gdal(trouble: list[str]) -> dict[str, str]:
 
 
 def _devices(trouble: list[str]) -> tuple[str, ...]:
+    if _version("torch", []) == "missing":
+        return (f"cpu ({physical_cores()} threads)",)
     try:
         import torch
     except (ImportError, OSError) as e:

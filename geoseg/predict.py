@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -26,6 +26,7 @@ from geoseg.instances.mosaic import InstanceMosaic
 from geoseg.options import PredictOptions
 from geoseg.outputs import check_asked, open_outputs
 from geoseg.planning import cost_of, fit_memory
+from geoseg.predictions import Chip
 from geoseg.preflight import Finding, Preflight, open_for, preflight
 from geoseg.reading import ahead, chips
 from geoseg.scene import Scene
@@ -65,6 +66,7 @@ def predict(
     *,
     model: Model | Loaded = registry.DEFAULT_MODEL,
     listener: Listener = ignore,
+    on_chip: Callable[[Chip], None] | None = None,
     **options: Any,
 ) -> Result:
     """Segment the raster `source` and write polygons to `output`.
@@ -72,7 +74,8 @@ def predict(
     `model` is a bundle (name, folder or zip), or several whose probabilities are averaged; or
     one that is `Loaded`, to use it for many scenes.
     `options` are the fields of `geoseg.options.PredictOptions`. `listener` is called with events
-    (see geoseg.events). Raises a GeosegError; then no output has been touched.
+    (see geoseg.events), `on_chip` with each chip that is read, in the thread that reads. Raises a
+    GeosegError; then no output has been touched.
     """
     opts = PredictOptions.of(options)
     path = Path(output).expanduser() if output is not None else None
@@ -93,7 +96,7 @@ def predict(
         )
         mosaic = new_mosaic(tiles, spec, opts, aoi)
         metadata = _metadata(scene.source, loaded.bundles, network.description, opts)
-        predictions = ahead(loaded.predictions(scene, tiles, contract.scaling, opts))
+        predictions = ahead(loaded.predictions(scene, tiles, contract.scaling, opts, on_chip))
         with (
             closing(predictions),  # the last: an interrupt cleans up before it waits for a tile
             open_outputs(path, scene.grid, scene.native, spec, opts, metadata=metadata) as out,
@@ -201,13 +204,26 @@ class Loaded:
         return self._network[1]
 
     def predictions(
-        self, scene: Scene, tiles: Plan, scaling: Scaling, options: PredictOptions
+        self,
+        scene: Scene,
+        tiles: Plan,
+        scaling: Scaling,
+        options: PredictOptions,
+        on_chip: Callable[[Chip], None] | None = None,
     ) -> Iterator[runtime.Prediction]:
         """What the network sees in each tile that has data, in the plan's order."""
-        return runtime.run(self.network(options), ahead(chips(scene, tiles)), scaling)
+        read = ahead(_shown(chips(scene, tiles), on_chip))
+        return runtime.run(self.network(options), read, scaling)
 
 
 _HOW = ("runtime", "device", "precision", "batch", "threads", "tta")
+
+
+def _shown(chips: Iterator[Chip], look: Callable[[Chip], None] | None) -> Iterator[Chip]:
+    for chip in chips:
+        if look is not None:
+            look(chip)
+        yield chip
 
 
 def find_models(model: Model) -> list[Path]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import platformdirs
 
-from geoseg.bundle import Bundle
+from geoseg.bundle import WEIGHTS, Bundle
 from geoseg.bundle.files import ITEM, MAX_BYTES, installing
 from geoseg.errors import ModelError, OutputError
 from geoseg.spec import ClassInfo
@@ -31,7 +31,7 @@ DEFAULT_MODEL = "buildings-v1"
 BUNDLED = Path(__file__).parent / "bundles"
 _IN_THE_WAY = "take another name (--name), or replace it (--overwrite)"
 # What is fetched from a Hugging Face repository, which may hold much else.
-HF_PATTERNS = ["model.json", "README.md", "*.safetensors", "*.onnx", "sample.npz"]
+HF_PATTERNS = ["model.json", "README.md", "*.safetensors", "*.onnx", "sample.npz", "thumbnail.png"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,8 @@ def add_model(bundle: str | Path, *, name: str | None = None, overwrite: bool = 
     are kept, each after its checksum.
     """
     opened = Bundle.open(Path(bundle).expanduser())
-    opened.weights()  # intact, and what they claim to be
+    if opened.has(WEIGHTS):
+        opened.weights()  # intact, and what they claim to be
     opened.sample()
     name = _checked_name(name or opened.spec.name)
     there = _in(user_models()).get(name)

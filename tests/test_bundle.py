@@ -19,12 +19,15 @@ import numpy as np
 import pystac
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+from pystac.validation import validate_dict
 
 from geoseg import registry
 from geoseg.bundle import (
     CARD,
     ITEM,
     SAMPLE,
+    THUMBNAIL,
     WEIGHTS,
     Bundle,
     Sample,
@@ -33,9 +36,11 @@ from geoseg.bundle import (
     rounded,
 )
 from geoseg.bundle.files import installing
+from geoseg.bundle.thumbnail import EDGE, GAP, OPACITY, draw_thumbnail
 from geoseg.errors import ModelError, OutputError
 from geoseg.grid import Tiling
 from geoseg.runtime.fake import constant, fake_spec, identity
+from geoseg.spec import Band
 
 SPEC = fake_spec(bands=2, name="demo", version="1.0", description="A demo.", license="MIT")
 STATE = {
@@ -129,6 +134,7 @@ def test_zips_of_other_tools(tmp_path: Path, prefix: str, others: tuple[str, ...
 
 def test_is_a_stac_item_with_mlm(bundle: Bundle) -> None:
     """What the MLM 1.5 schema requires; the schema itself would have to be fetched."""
+    validate_dict(dict(bundle.item), extensions=[])  # STAC's own schemas come with pystac
     item = pystac.Item.from_dict(dict(bundle.item))
     assert item.id == "demo-1.0"
     p = item.properties
@@ -541,17 +547,39 @@ def test_list_models(home: Path) -> None:
     )
     assert (record["dtype"], record["value_range"]) == (SPEC.dtype, list(SPEC.value_range))
     assert record["path"] == str(home / "mine")
-    assert record["thumbnail"] is None
+    assert record["thumbnail"] == str(home / "mine" / "thumbnail.png")
 
 
 def test_a_thumbnail_is_found_where_there_is_one(home: Path) -> None:
     folder = write(home / "mine")
-    item = json.loads((folder / ITEM).read_text())
-    item["assets"]["picture"] = {"href": "./look.png", "roles": ["thumbnail"]}
-    (folder / ITEM).write_text(json.dumps(item))
-    assert registry.list_models()[1].thumbnail is None  # it was not sent along
-    (folder / "look.png").write_bytes(b"PNG")
-    assert registry.list_models()[1].as_dict()["thumbnail"] == str(folder / "look.png")
+    picture = folder / "thumbnail.png"
+    assert registry.list_models()[1].as_dict()["thumbnail"] == str(picture)
+    picture.unlink()  # it was not sent along
+    assert registry.list_models()[1].thumbnail is None
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_thumbnail_is_the_image_and_the_classes_over_it(alone: bool) -> None:
+    """Of one class what reaches the threshold is coloured, of several the likeliest."""
+    bands = (Band("blue"), Band("green"), Band("red"))
+    spec = fake_spec(bands=3, classes=1 if alone else 2)
+    spec = replace(spec, bands=bands, threshold=0.4)
+    image = np.zeros((1, 3, 200, 64), np.float32)
+    image[:, 2, 100:] = 1  # red below
+    roof = np.zeros((1, 1, 200, 64), np.float32)
+    roof[..., :32], roof[..., 32:40] = 0.9, 0.45
+    scores = roof if alone else np.concatenate((1 - roof, roof), axis=1)
+    picture = Image.open(io.BytesIO(draw_thumbnail(spec, Sample(image, scores)))).convert("RGB")
+    assert picture.size == (64 + GAP + 64, EDGE)
+    before, after = (np.asarray(picture)[:, part] for part in (slice(64), slice(64 + GAP, None)))
+    assert (before[:90] == 0).all()
+    assert (before[110:] == (255, 0, 0)).all()
+    right = 40 if alone else 32
+    assert (after[:, right:] == before[:, right:]).all()
+    colour = np.array(list(bytes.fromhex(spec.classes[-1].color[1:])))
+    assert np.abs(after[:90, :right] - OPACITY * colour).max() <= 4  # 128 colours in all
+    mixed = OPACITY * colour + (1 - OPACITY) * np.array([255, 0, 0])
+    assert np.abs(after[110:, :right] - mixed).max() <= 4
 
 
 def test_add_and_remove_from_the_command_line(home: Path, tmp_path: Path) -> None:
@@ -615,7 +643,7 @@ def test_pull_local(home: Path, tmp_path: Path, form: str) -> None:
     source = write(tmp_path / form)
     assert registry.pull(source) == home / "demo"
     assert Bundle.open(registry.find("demo")).spec == SPEC
-    assert {p.name for p in (home / "demo").iterdir()} == {ITEM, WEIGHTS, SAMPLE, CARD}
+    assert {p.name for p in (home / "demo").iterdir()} == {ITEM, WEIGHTS, SAMPLE, THUMBNAIL, CARD}
     with pytest.raises(ModelError, match="exists already: take another name"):
         registry.pull(source)
     assert registry.pull(source, name="second") == home / "second"

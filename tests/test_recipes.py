@@ -19,7 +19,7 @@ from geoseg.testing import planted_rectangles, write_scene
 from geoseg.train import TrainConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+RECIPES = sorted(set(CONFIGS.rglob("*.yaml")) - set(CONFIGS.glob("batch/*")))
 SIZE = 192  # pixels of a raster: nine blocks of 64
 
 

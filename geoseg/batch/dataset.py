@@ -8,11 +8,11 @@ each bucket is then sorted by itself.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,20 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
+from geoseg.batch.dedupe import SCENE, SCENES
 from geoseg.batch.ledger import Ledger
+from geoseg.batch.merge import write_merged
+from geoseg.batch.parts import ROWS, Parts, crs_of, crs_text, geo, parts
 from geoseg.events import Listener, ignore
 from geoseg.sinks import VectorSink
 from geoseg.sinks.atomic import PREFIX
 from geoseg.sinks.vector import COLUMNS
 from geoseg.vectorize.features import project
 
-SCENE = "scene"  # the column that names the scene
 _CODE = "_hilbert"
 _BITS = 16  # of each axis of the curve
 _BUCKET = 128 << 20  # bytes of the decoded polygons that are sorted at a time
 _MOST = 256  # buckets, each an open file
-_ROWS = 65_536  # that are read at a time
 
 
 def write_dataset(
@@ -44,38 +45,66 @@ def write_dataset(
     folder: Path,
     *,
     metadata: Mapping[str, str],
+    dedupe: bool = False,
     listener: Listener = ignore,
     bucket: int = _BUCKET,
 ) -> int:
     """Write the polygons of all scenes that are done to `path`; return how many these are.
 
-    Scenes in several CRS all go to longitude and latitude, which is told. `bucket`: bytes that are
-    sorted at a time.
+    Scenes in several CRS all go to longitude and latitude, which is told. dedupe: what several
+    scenes show is there once (see dedupe.py). bucket: bytes that are sorted at a time.
     """
-    layout = _layout(ledger, folder)
+    source: Parts = partial(parts, ledger, folder)
+    layout = _layout(source)
     if len(layout.crs) > 1:
         names = ", ".join(sorted(CRS(c).name for c in layout.crs))
         message = f"the scenes have {len(layout.crs)} CRS ({names}): the dataset is in EPSG:4326"
         listener({"event": "warning", "topic": "crs", "message": message})
-    how: dict[str, Any] = {
-        "crs": layout.target,
-        "columns": {SCENE: pa.string(), **layout.columns},
-        "geometry": layout.geometry,
-        "metadata": {f"geoseg:{key}": value for key, value in metadata.items()},
-        "overwrite": True,
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix=PREFIX, suffix=".tmp", dir=path.parent) as temp,
-        VectorSink.open(path, **how) as sink,
-    ):
-        edges = _edges(layout, ledger, folder, bucket)
-        for file in _dealt(layout, ledger, folder, edges, Path(temp)):
+    with ExitStack() as stack:
+        temp = Path(stack.enter_context(_hidden_folder(path)))
+        if dedupe:
+            source, layout = _merged(layout, ledger, folder, temp, listener)
+        how: dict[str, Any] = {
+            "crs": layout.target,
+            "columns": {SCENE: pa.string(), **layout.columns},
+            "geometry": layout.geometry,
+            "metadata": {f"geoseg:{key}": value for key, value in metadata.items()},
+            "overwrite": True,
+        }
+        sink = stack.enter_context(VectorSink.open(path, **how))
+        edges = _edges(layout, source, bucket)
+        for file in _dealt(layout, source, edges, temp):
             with pa.memory_map(str(file)) as source:
                 table = pa.ipc.open_file(source).read_all()
             table = table.take(pa.array(np.argsort(table[_CODE].to_numpy(), kind="stable")))
             sink.write_table(table.drop_columns([_CODE]))
             file.unlink()
     return sink.count
+
+
+def _hidden_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=PREFIX, suffix=".tmp", dir=path.parent)
+
+
+def _merged(
+    layout: _Layout, ledger: Ledger, folder: Path, temp: Path, listener: Listener
+) -> tuple[Parts, _Layout]:
+    """The polygons of all scenes merged, as one part; and its layout."""
+    columns = {SCENE: pa.string(), **layout.columns, SCENES: pa.int32()}
+    path = temp / "merged.parquet"
+    count = write_merged(
+        path, ledger, folder, crs=layout.target, columns=columns, geometry=layout.geometry
+    )
+    message = f"dedupe: {layout.rows} polygons of single scenes became {count}"
+    listener({"event": "info", "topic": "output", "message": message})
+    if not count:
+        return lambda: iter(()), replace(layout, columns=columns, rows=0, bytes=0)
+
+    def source() -> Iterator[tuple[str | None, pq.ParquetFile]]:
+        with pq.ParquetFile(path) as file:
+            yield None, file
+
+    return source, _layout(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,40 +120,25 @@ class _Layout:
     bytes: int
 
 
-def _parts(ledger: Ledger, folder: Path) -> Iterator[tuple[str, pq.ParquetFile]]:
-    """The scenes that gave polygons, with their files."""
-    for entry in ledger.entries("done"):
-        if entry.outcome is not None and entry.outcome.total:
-            for output in entry.outcome.outputs:
-                if output.role == "polygons":
-                    with pq.ParquetFile(folder / output.path) as file:
-                        yield entry.item.id, file
-
-
-def _geo(file: pq.ParquetFile) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
-    return about
-
-
-def _layout(ledger: Ledger, folder: Path) -> _Layout:
+def _layout(source: Parts) -> _Layout:
     found: dict[str, list[Any]] = {}  # bounds of the parts, by their CRS
     columns: dict[str, pa.DataType] = dict(COLUMNS)
     kinds: set[str] = set()
     rows = size = 0
-    for _, file in _parts(ledger, folder):
-        about = _geo(file)
-        found.setdefault(json.dumps(about["crs"], sort_keys=True), []).append(about["bbox"])
+    for _, file in source():
+        about = geo(file)
+        found.setdefault(crs_text(file), []).append(about["bbox"])
         kinds.update(about["geometry_types"])
         columns = {f.name: f.type for f in file.schema_arrow if f.name not in ("geometry", "bbox")}
         rows += file.metadata.num_rows
         groups = range(file.metadata.num_row_groups)
         size += sum(file.metadata.row_group(i).total_byte_size for i in groups)
-    target = CRS("EPSG:4326") if len(found) != 1 else _crs(next(iter(found)))
+    target = CRS("EPSG:4326") if len(found) != 1 else crs_of(next(iter(found)))
     boxes = []
     for crs, bounds in found.items():
         array = np.array(bounds)
         union = np.concatenate([array[:, :2].min(axis=0), array[:, 2:].max(axis=0)])
-        boxes.append(_moved_box(union, _crs(crs), target))
+        boxes.append(_moved_box(union, crs_of(crs), target))
     every = np.array(boxes or [[0.0, 0.0, 1.0, 1.0]])
     return _Layout(
         frozenset(found),
@@ -137,25 +151,21 @@ def _layout(ledger: Ledger, folder: Path) -> _Layout:
     )
 
 
-def _crs(text: str) -> CRS | None:
-    return None if text == "null" else CRS.from_json(text)
-
-
 def _moved_box(box: NDArray[np.float64], crs: CRS | None, to: CRS | None) -> Any:
     if crs is None or to is None or crs == to:
         return box
     return Transformer.from_crs(crs, to, always_xy=True).transform_bounds(*box)
 
 
-def _edges(layout: _Layout, ledger: Ledger, folder: Path, bucket: int) -> NDArray[np.int64]:
+def _edges(layout: _Layout, source: Parts, bucket: int) -> NDArray[np.int64]:
     """First codes of all buckets but the first: each gets about as many polygons."""
     count = min(_MOST, -(-layout.bytes // bucket))
     if count <= 1:
         return np.empty(0, np.int64)
     bins = np.zeros(1 << _BITS, np.int64)
-    for _, file in _parts(ledger, folder):
-        crs = _crs(json.dumps(_geo(file)["crs"], sort_keys=True))
-        for batch in file.iter_batches(_ROWS, columns=["bbox"]):
+    for _, file in source():
+        crs = crs_of(crs_text(file))
+        for batch in file.iter_batches(ROWS, columns=["bbox"]):
             box = batch.column("bbox").flatten()
             bounds = np.stack([column.to_numpy() for column in box], axis=1)
             codes = _codes(bounds, crs, layout)
@@ -164,18 +174,16 @@ def _edges(layout: _Layout, ledger: Ledger, folder: Path, bucket: int) -> NDArra
     return np.unique(np.searchsorted(np.cumsum(bins), wanted) + 1) << _BITS
 
 
-def _dealt(
-    layout: _Layout, ledger: Ledger, folder: Path, edges: NDArray[np.int64], temp: Path
-) -> list[Path]:
+def _dealt(layout: _Layout, source: Parts, edges: NDArray[np.int64], temp: Path) -> list[Path]:
     """Files of Arrow batches, one for each stretch of the curve, in its order."""
     files = [temp / f"{i}.arrow" for i in range(len(edges) + 1)]
     kinds = {SCENE: pa.string(), **layout.columns, "geometry": pa.binary(), _CODE: pa.int64()}
     schema = pa.schema(list(kinds.items()))
     with ExitStack() as stack:
         writers = [stack.enter_context(pa.ipc.new_file(file, schema)) for file in files]
-        for name, part in _parts(ledger, folder):
-            crs = _crs(json.dumps(_geo(part)["crs"], sort_keys=True))
-            for batch in part.iter_batches(_ROWS):
+        for name, part in source():
+            crs = crs_of(crs_text(part))
+            for batch in part.iter_batches(ROWS):
                 table = _prepared(pa.table(batch), name, crs, layout).select(schema.names)
                 which = np.searchsorted(edges, table[_CODE].to_numpy(), side="right")
                 for i in np.unique(which):
@@ -184,14 +192,15 @@ def _dealt(
     return files
 
 
-def _prepared(table: pa.Table, name: str, crs: CRS | None, layout: _Layout) -> pa.Table:
+def _prepared(table: pa.Table, name: str | None, crs: CRS | None, layout: _Layout) -> pa.Table:
     """With the name of the scene, in the CRS of the dataset, and with its place on the curve."""
     shapes = shapely.from_wkb(table["geometry"].to_numpy())
     bounds = shapely.bounds(shapes)  # of the part's CRS, as in the first pass
     if crs is not None and layout.target is not None and crs != layout.target:
         moved = pa.array(shapely.to_wkb(project(shapes, crs, layout.target)), pa.binary())
         table = table.set_column(table.column_names.index("geometry"), "geometry", moved)
-    table = table.append_column(SCENE, pa.array([name] * len(table), pa.string()))
+    if name is not None:
+        table = table.append_column(SCENE, pa.array([name] * len(table), pa.string()))
     return table.append_column(_CODE, pa.array(_codes(bounds, crs, layout)))
 
 

@@ -34,6 +34,8 @@ class BatchOptions(Strict):
                    shp; none for none.
     dataset:       all polygons in one file of that name in the output, too (.parquet, .gpkg, .fgb):
                    sorted by place, with a column that names the scene.
+    dedupe:        in the dataset what overlapping scenes show is there once: polygons are merged
+                   across the edges of scenes as across those of tiles (see geoseg.batch.dedupe).
     mask, probabilities: also these rasters of each scene, as COGs.
     split:         scenes of more tiles than this are done in parts, by several workers.
     retry_failed:  scenes that failed in an earlier run are tried again.
@@ -45,6 +47,7 @@ class BatchOptions(Strict):
     scheduler: str | None = None
     format: Literal["gpkg", "parquet", "fgb", "geojson", "geojsonl", "shp", "none"] | None = None
     dataset: str | None = None
+    dedupe: bool = False
     mask: bool = False
     probabilities: bool = False
     split: Count | None = None
@@ -57,6 +60,8 @@ class BatchOptions(Strict):
             raise ValueError("scheduler: is of the engine dask: give --engine dask, too")
         if self.engine == "serial" and (self.workers or 1) > 1:
             raise ValueError("workers: the engine serial is one: give --engine processes or dask")
+        if self.dedupe and self.dataset is None:
+            raise ValueError("dedupe: merges the polygons of a dataset: give --dataset NAME, too")
         if self.dataset is not None:
             path = Path(self.dataset)
             if path.name != self.dataset or path.suffix.lower() not in DATASETS:
@@ -114,6 +119,8 @@ def work_of(
     given = options.model_dump(exclude_unset=True)
     rasters: dict[str, Path] = {role: Path("some.tif") for role in own.roles if role != "polygons"}
     PredictOptions.of({**given, **rasters}).must_suit(loaded.spec(options))
+    if own.dedupe and options.dissolve:
+        raise UsageError("dedupe: polygons that are dissolved cannot be merged: leave out dissolve")
     if options.crs is not None:
         flat_crs(options.crs)
     if options.aoi is not None:

@@ -37,6 +37,7 @@ class Outcome:
     kind:      the class of the error.
     polygons:  by the name of the class; and their areas in square metres.
     km2:       area of the whole scene. footprint: GeoJSON geometry in longitude and latitude.
+    valid:     WKT of what has data (see Coverage), in the CRS of the scene.
     worker:    host and process. started: RFC 3339, UTC. seconds: from opening to the last output.
     warnings:  of preflight, a sentence each.
     about:     what else the catalog of the results tells: CRS, shape, gsd, device ...
@@ -53,6 +54,7 @@ class Outcome:
     started: str | None = None
     worker: str = ""
     footprint: Mapping[str, Any] | None = None
+    valid: str | None = None
     outputs: tuple[Output, ...] = ()
     warnings: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)

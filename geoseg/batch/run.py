@@ -104,9 +104,10 @@ def batch(
         about = {"model": loaded.spec(predicting).id}
         _predict_waiting(ledger, work, own, listener, about)
         if own.dataset is not None:
-            with _anew(ledger, folder / own.dataset) as path:
+            how: dict[str, Any] = {"metadata": about, "dedupe": own.dedupe, "listener": listener}
+            with _anew(ledger, folder / own.dataset, own.dedupe) as path:
                 if path is not None:
-                    write_dataset(path, ledger, folder, metadata=about, listener=listener)
+                    write_dataset(path, ledger, folder, **how)
         with _anew(ledger, folder / REPORT) as path:
             if path is not None:
                 write_catalog(folder, ledger.entries("done"), loaded.bundles, ledger["config"])
@@ -220,9 +221,9 @@ def shared(work: Work, own: BatchOptions, workers: int) -> Work:
 
 
 @contextmanager
-def _anew(ledger: Ledger, path: Path) -> Iterator[Path | None]:
-    """`path`, if scenes have ended since it was made, or it is gone; else None."""
-    key, stamp = f"stamp of {path.name}", ledger.stamp()
+def _anew(ledger: Ledger, path: Path, way: bool = False) -> Iterator[Path | None]:
+    """`path`, if it is gone, or was made another `way` or before scenes ended; else None."""
+    key, stamp = f"stamp of {path.name}", [*ledger.stamp(), way]
     if path.exists() and ledger[key] == stamp:
         yield None
         return

@@ -7,11 +7,12 @@ of these files. Stitching and vectorizing see what they would have seen, so noth
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from geoseg.errors import OutputError
 from geoseg.grid import Plan, Tile
 from geoseg.options import PredictOptions
 from geoseg.predict import Loaded
-from geoseg.predictions import InstancePrediction, Masks, SemanticPrediction
+from geoseg.predictions import Chip, InstancePrediction, Masks, SemanticPrediction
 from geoseg.runtime import Prediction
 from geoseg.scene import Scene
 from geoseg.sinks.atomic import replacing
@@ -35,6 +36,7 @@ from geoseg.spec import Scaling
 FOLDER = "parts"
 _MASKS = ("windows", "pixels", "starts")
 _ABOUT = "about.json"
+_COVERED = "covered.npy"
 Rows = tuple[int, int]  # of tiles: first, and the one after the last
 
 
@@ -63,8 +65,18 @@ class Parts:
         """Whether all parts are there."""
         return all(self.path(rows).exists() for rows in every)
 
-    def write(self, rows: Rows, predictions: Iterable[Prediction], *, device: str) -> None:
-        """Keep predictions, one after the other; the file appears when it is whole."""
+    def write(
+        self,
+        rows: Rows,
+        predictions: Iterable[Prediction],
+        *,
+        device: str,
+        covered: NDArray[np.int64],
+    ) -> None:
+        """Keep predictions, one after the other; the file appears when it is whole.
+
+        covered: what Coverage has counted, when all predictions have come.
+        """
         with (
             replacing(self.path(rows), overwrite=True) as temp,
             zipfile.ZipFile(temp, "w") as archive,  # not compressed: floats do not shrink
@@ -76,6 +88,9 @@ class Parts:
                 for name, array in _arrays(prediction):
                     with archive.open(f"{number}/{name}", "w", force_zip64=True) as file:
                         np.lib.format.write_array(file, array, allow_pickle=False)
+            counts = io.BytesIO()
+            np.save(counts, covered)
+            archive.writestr(_COVERED, counts.getvalue(), zipfile.ZIP_DEFLATED)
             archive.writestr(_ABOUT, json.dumps({"tiles": numbers, "device": device}))
 
     def read(self, rows: Rows, tiles: Plan) -> Iterator[Prediction]:
@@ -90,6 +105,11 @@ class Parts:
         """What the network of a part ran on."""
         with zipfile.ZipFile(self.path(rows)) as archive:
             return str(json.loads(archive.read(_ABOUT))["device"])
+
+    def covered(self, rows: Rows) -> NDArray[np.int64]:
+        """Where the scene has data there, as `write` was told."""
+        with zipfile.ZipFile(self.path(rows)) as archive:
+            return np.asarray(np.load(io.BytesIO(archive.read(_COVERED))), np.int64)
 
     def remove(self) -> None:
         """They have served."""
@@ -108,8 +128,17 @@ class Joined(Loaded):
     def network(self, options: PredictOptions) -> Any:
         return _Seen(self.spec(options), self._parts.device(self._every[0]))
 
+    def covered(self) -> Any:
+        """Where the scene has data: see Coverage."""
+        return sum(self._parts.covered(rows) for rows in self._every)
+
     def predictions(
-        self, scene: Scene, tiles: Plan, scaling: Scaling, options: PredictOptions
+        self,
+        scene: Scene,
+        tiles: Plan,
+        scaling: Scaling,
+        options: PredictOptions,
+        on_chip: Callable[[Chip], None] | None = None,
     ) -> Iterator[Prediction]:
         for rows in self._every:
             yield from self._parts.read(rows, tiles)

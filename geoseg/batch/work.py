@@ -15,8 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import shapely
+
 from geoseg.aoi import Aoi
-from geoseg.batch.footprint import footprint
+from geoseg.batch.footprint import Coverage, footprint
 from geoseg.batch.items import Item
 from geoseg.batch.outcome import Outcome, Output, Role
 from geoseg.batch.split import Joined, Parts, only, parts_of
@@ -99,13 +101,17 @@ class Work:
         source, parts = source_of(item, spec), Parts.of(self.folder, item)
         with open_scene(source, spec, options) as scene:
             known |= _about(scene)
+            coverage, native = Coverage(scene.grid), scene.native
             if self.split is not None:
                 seen = _in_parts(item, scene, model, options, parts=parts, most=self.split)
                 if isinstance(seen, Outcome):
                     return seen
                 model = seen
         paths = self.paths(item)
-        result = predict(source, model=model, **self._asked(paths))
+        result = predict(source, model=model, on_chip=coverage, **self._asked(paths))
+        if isinstance(model, Joined):
+            coverage.counts += model.covered()
+        known["valid"] = shapely.to_wkt(coverage.outline(native), rounding_precision=-1)
         parts.remove()
         return Outcome(
             "done",
@@ -138,8 +144,10 @@ def _in_parts(
     if item.rows is not None:
         if not parts.path(item.rows).exists():  # else of a run that was killed
             scaling = check(scene, spec, options, aoi).scaling
-            seen = model.predictions(scene, only(tiles, item.rows), scaling, options)
-            parts.write(item.rows, seen, device=model.network(options).description)
+            covered = Coverage(scene.grid)
+            seen = model.predictions(scene, only(tiles, item.rows), scaling, options, covered)
+            device = model.network(options).description
+            parts.write(item.rows, seen, device=device, covered=covered.counts)
         return Outcome("part")
     if len(every) == 1:
         return model

@@ -5,8 +5,14 @@
     buildings/
       model.json           the contract: STAC Item with MLM; lists the files, sizes and checksums
       weights.safetensors  the network's tensors
+      model.onnx           and/or the whole network as a graph: scaled pixels in, probabilities out
       sample.npz           golden input and output, and how far a runtime may be from it
+      thumbnail.png        what the model makes of the golden input, for lists of models
       README.md            the model card
+
+Tensors of the graph that lie in weights.safetensors are not stored twice: ONNX lets a graph point
+into another file. With a graph a model runs without torch; a model of another tool may have nothing
+else.
 
 A bundle is data: nothing in it is executed or unpickled. A zip is read in place, member by member,
 and never unpacked.
@@ -32,10 +38,12 @@ from numpy.typing import NDArray
 
 from geoseg.bundle.files import ITEM, Read, folder_files, installing, is_plain, write_zip, zip_files
 from geoseg.bundle.model_card import card as card
+from geoseg.bundle.thumbnail import draw_thumbnail
 from geoseg.errors import ModelError
 from geoseg.spec import ModelSpec, from_item, to_item
 
-WEIGHTS, SAMPLE, CARD = "weights.safetensors", "sample.npz", "README.md"
+WEIGHTS, GRAPH, SAMPLE, CARD = "weights.safetensors", "model.onnx", "sample.npz", "README.md"
+THUMBNAIL = "thumbnail.png"
 MULTIHASH_SHA256 = "1220"  # function 0x12 (sha2-256), 0x20 bytes: how STAC's file:checksum begins
 MAX_SAMPLE_BYTES = 256 << 20
 
@@ -183,16 +191,24 @@ class Bundle:
             raise ModelError(f"{path}: {ITEM} is missing; is this a geoseg model?")
         item = _parse(read(ITEM), f"{path}: {ITEM}")
         spec = from_item(item, source=f"{path}: {ITEM}")
-        for name in (WEIGHTS, SAMPLE):
-            if name not in files:
-                raise ModelError(f"{path}: {name} is missing")
+        if SAMPLE not in files:
+            raise ModelError(f"{path}: {SAMPLE} is missing")
         card = read(CARD).decode("utf-8", "replace") if CARD in files else ""
         bundle = cls(path, spec, item, card, read)
-        bundle._assets()  # a table, as all that follows expects
+        if bundle._network not in files:
+            raise ModelError(f"{path}: {bundle._network} is missing")
         return bundle
+
+    def has(self, name: str) -> bool:
+        """Whether model.json lists a file of that name."""
+        return name in self._assets()
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The network's tensors by name, float16 or float32, after the checksum was verified."""
+        if self._network == GRAPH:
+            raise ModelError(
+                f"{self.path}: it has no {WEIGHTS}, only {GRAPH}: use --runtime onnx or openvino"
+            )
         raw = self.file(WEIGHTS)
         # torch.save writes a zip around a pickle, older ones the bare pickle
         if raw.startswith((b"PK\x03\x04", b"\x80")) and raw[8:9] != b"{":
@@ -221,7 +237,7 @@ class Bundle:
     @property
     def checksum(self) -> str:
         """Multihash of the weights, as model.json states it: identifies the model."""
-        return self._stated(WEIGHTS)
+        return self._stated(self._network)
 
     @property
     def thumbnail(self) -> Path | None:
@@ -248,6 +264,11 @@ class Bundle:
             (folder / name).write_bytes(self.file(name))
         (folder / CARD).write_text(self.card, encoding="utf-8")
         (folder / ITEM).write_bytes(self._read(ITEM))
+
+    @property
+    def _network(self) -> str:
+        """The file without which there is no network."""
+        return GRAPH if self.has(GRAPH) and not self.has(WEIGHTS) else WEIGHTS
 
     def _assets(self) -> dict[str, Mapping[str, Any]]:
         """File name -> its asset. What points outside of the bundle does not belong to it."""
@@ -289,21 +310,64 @@ class Bundle:
         contents = {
             WEIGHTS: safetensors.numpy.save(arrays),
             SAMPLE: _sample_bytes(sample),
+            THUMBNAIL: draw_thumbnail(spec, sample),
             CARD: card.encode(),
         }
         item = to_item(spec, _assets(contents))
         item["properties"]["mlm:total_parameters"] = sum(
             a.size for a in arrays.values() if a.dtype.kind == "f"
         )
-        contents[ITEM] = (json.dumps(item, indent=2, allow_nan=False) + "\n").encode()
-        with installing(Path(path), overwrite=overwrite) as partial:
-            if partial.suffix == ".zip":
-                write_zip(partial, contents)
-            else:
-                partial.mkdir()
-                for name, raw in contents.items():
-                    (partial / name).write_bytes(raw)
-        return Path(path)
+        return _install(Path(path), item, contents, overwrite=overwrite)
+
+    @staticmethod
+    def write_graph(
+        path: str | Path,
+        spec: ModelSpec,
+        graph: bytes,
+        sample: Sample,
+        card: str,
+        *,
+        parameters: int | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a bundle whose network is an ONNX file alone, `graph` with all weights in it.
+
+        `parameters` is their number, where it is known. Otherwise as `write`.
+        """
+        contents = {
+            GRAPH: graph,
+            SAMPLE: _sample_bytes(sample),
+            THUMBNAIL: draw_thumbnail(spec, sample),
+            CARD: card.encode(),
+        }
+        item = to_item(spec, _assets(contents))
+        item["properties"]["mlm:framework"] = "ONNX"
+        if parameters is not None:
+            item["properties"]["mlm:total_parameters"] = parameters
+        return _install(Path(path), item, contents, overwrite=overwrite)
+
+    def with_graph(
+        self,
+        graph: bytes,
+        path: str | Path,
+        *,
+        sample: Sample | None = None,
+        alone: bool = False,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write this bundle to `path`, with the ONNX file `graph` in it.
+
+        What the graph does not hold itself it finds in weights.safetensors of the same folder;
+        `alone` leaves that out. `sample` is the golden sample, where it is another.
+        """
+        contents = {GRAPH: graph, CARD: self.card.encode()}
+        contents[SAMPLE] = self.file(SAMPLE) if sample is None else _sample_bytes(sample)
+        if self.has(WEIGHTS) and not alone:
+            contents[WEIGHTS] = self.file(WEIGHTS)
+        if self.has(THUMBNAIL):
+            contents[THUMBNAIL] = self.file(THUMBNAIL)
+        item = {**self.item, "assets": to_item(self.spec, _assets(contents))["assets"]}
+        return _install(Path(path), item, contents, overwrite=overwrite)
 
 
 def check_sample(sample: Sample, runtime: Predictor, model: str) -> CheckReport:
@@ -349,6 +413,30 @@ def multihash(raw: bytes) -> str:
     return MULTIHASH_SHA256 + hashlib.sha256(raw).hexdigest()
 
 
+def _install(
+    path: Path, item: Mapping[str, Any], contents: Mapping[str, bytes], *, overwrite: bool
+) -> Path:
+    text = json.dumps(item, indent=2, allow_nan=False) + "\n"
+    contents = {**contents, ITEM: text.encode()}
+    with installing(path, overwrite=overwrite) as partial:
+        if partial.suffix == ".zip":
+            write_zip(partial, contents)
+        else:
+            partial.mkdir()
+            for name, raw in contents.items():
+                (partial / name).write_bytes(raw)
+    return path
+
+
+_KEYS = {
+    WEIGHTS: "weights",
+    GRAPH: "graph",
+    SAMPLE: "sample",
+    THUMBNAIL: "thumbnail",
+    CARD: "readme",
+}
+
+
 def _assets(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     about: dict[str, dict[str, Any]] = {
         WEIGHTS: {
@@ -357,15 +445,26 @@ def _assets(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             "roles": ["mlm:model", "mlm:weights", "data"],
             "mlm:artifact_type": "safetensors.torch.save_file",
         },
+        GRAPH: {
+            "title": "Network as an ONNX graph",
+            "type": "application/octet-stream; framework=onnx",
+            "roles": ["mlm:compiled", "data"] if WEIGHTS in contents else ["mlm:model", "data"],
+            "mlm:artifact_type": "onnx",
+        },
         SAMPLE: {
             "title": "Golden input and output",
             "type": "application/octet-stream",
             "roles": ["metadata"],
         },
+        THUMBNAIL: {
+            "title": "What the model makes of the golden input",
+            "type": "image/png",
+            "roles": ["thumbnail"],
+        },
         CARD: {"title": "Model card", "type": "text/markdown", "roles": ["metadata"]},
     }
     return {
-        Path(name).stem.lower(): {
+        _KEYS[name]: {
             "href": f"./{name}",
             **about[name],
             "file:size": len(raw),

@@ -47,7 +47,7 @@ def zip_files(path: Path) -> tuple[set[str], Read]:
             members = archive.infolist()
     except _BROKEN as e:
         raise ModelError(f"{path}: neither a model folder nor an intact zip ({e})") from e
-    _refuse_traps(path, members)
+    refuse_traps(path, members)
     by_name = {PurePosixPath(m.filename): m for m in members if not m.is_dir()}
     folders = {p.parent for p in by_name if p.name == ITEM and p.parts[0] != _LITTER}
     top = PurePosixPath()
@@ -68,7 +68,7 @@ def zip_files(path: Path) -> tuple[set[str], Read]:
     return set(files), read
 
 
-def _refuse_traps(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def refuse_traps(path: Path, members: list[zipfile.ZipInfo]) -> None:
     """A zip whose members leave its folder, are links or encrypted, or unpack to a flood."""
     for m in members:
         if not _is_inside(m.filename):

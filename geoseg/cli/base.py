@@ -147,13 +147,13 @@ def runtime_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say how the model runs."""
     for option in reversed(
         [
-            click.option("--device", default=None, metavar="auto|cpu|cuda|mps"),
+            click.option("--device", default=None, metavar="auto|cpu|cuda|mps|..."),
             click.option(
                 "--precision",
                 default=None,
                 type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
             ),
-            click.option("--runtime", default=None, metavar="auto|torch"),
+            click.option("--runtime", default=None, metavar="auto|torch|onnx|openvino"),
             click.option("--batch", type=int, metavar="N", help="Tiles that go through at once."),
             click.option("--threads", type=int, metavar="N", help="CPU threads of the model."),
             click.option(

@@ -70,6 +70,12 @@ def batch() -> None:
     metavar="NAME",
     help="All polygons in one file: .parquet, .gpkg or .fgb, sorted by place.",
 )
+@click.option(
+    "--dedupe",
+    is_flag=True,
+    default=None,
+    help="In the dataset: once what overlapping scenes show; merged across their edges.",
+)
 @click.option("--mask", is_flag=True, default=None, help="Also class masks, as COGs.")
 @click.option(
     "--probabilities", is_flag=True, default=None, help="Also probabilities of classes, as COGs."

@@ -55,8 +55,25 @@ def merge_instances(
     ground = _footprints(views, view, names, shapes, number, frame.crs)
     labels = pd.factorize(frame[label])[0] if label is not None else np.zeros(len(frame), np.int64)
     scores = frame[score].to_numpy(float) if score is not None else np.ones(len(frame))
-    areas = np.asarray(shapely.area(shapes))
+    objects, _ = join(frame, shapes, number, ground, labels=labels, scores=scores, score=score)
+    return objects
 
+
+def join(
+    frame: gpd.GeoDataFrame,
+    shapes: Shapes,
+    number: NDArray[np.int64],
+    ground: Shapes,
+    *,
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    score: str | None,
+) -> tuple[gpd.GeoDataFrame, NDArray[np.int64]]:
+    """`merge_instances` of (N,) valid `shapes`; also the row of each detection's object, or -1.
+
+    number: (N,) view of each, of (V,) grounds; of equals the first ones stay.
+    """
+    areas = np.asarray(shapely.area(shapes))
     pairs, cut = _pairs(shapes, number, ground)
     joined = rule.same_object(pairs, labels, number)
     apart = rule.in_conflict(pairs, labels, areas, joined)
@@ -74,7 +91,8 @@ def merge_instances(
         ranks = np.empty(count, np.int64)
         ranks[order] = np.arange(count)
         kept = rule.survivors(ranks, one, two)
-    return out[kept].reset_index(drop=True)
+    row = np.where(kept, np.cumsum(kept) - 1, -1)
+    return out[kept].reset_index(drop=True), row[groups]
 
 
 def _polygons(frame: gpd.GeoDataFrame) -> Shapes:

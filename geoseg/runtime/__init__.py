@@ -22,9 +22,11 @@ from geoseg.predictions import Chip, Detections, InstancePrediction, SemanticPre
 from geoseg.reading import normalize
 from geoseg.spec import ModelSpec, Scaling
 
-# Name -> module, the preferred first. `load(bundle, *, device, precision, batch_size, threads)`.
+# Name -> module. `load(bundle, *, device, precision, batch_size, threads)`.
 RUNTIMES = {
     "torch": "geoseg.runtime.torch_runtime",
+    "onnx": "geoseg.runtime.onnx_runtime",
+    "openvino": "geoseg.runtime.openvino_runtime",
     "fake": "geoseg.runtime.fake",
 }
 
@@ -79,11 +81,13 @@ def load(
 ) -> Runtime:
     """The network of a bundle, or the mean of several.
 
-    device: auto, cpu, cuda, cuda:1, mps. precision: auto, float32, bfloat16, float16; auto takes
-    the fastest that agrees with the bundle's golden sample. `batch_size` and `threads` are chosen
-    when not given. tta: see geoseg.runtime.augment.
+    runtime: one of RUNTIMES, or auto: the fastest of those that are installed. device: auto, cpu,
+    cuda, cuda:1, mps, and others that a runtime knows. precision: auto, float32, bfloat16,
+    float16; auto takes the fastest that agrees with the bundle's golden sample. `batch_size` and
+    `threads` are chosen when not given. tta: see geoseg.runtime.augment.
     """
     from geoseg.runtime.augment import Augmented, Ensemble
+    from geoseg.runtime.choice import fastest
 
     several = [bundles] if isinstance(bundles, Bundle) else list(bundles)
     if not several:
@@ -103,9 +107,9 @@ def load(
     # our reader and writer: beside other work a tile took 0.3 s instead of 5 with this setting.
     # It is read when torch is first imported, and the user's own wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    module = importlib.import_module(_module(runtime))
+    load_one = fastest if runtime == "auto" else importlib.import_module(_module(runtime)).load
     members: list[Runtime] = [
-        module.load(b, device=device, precision=precision, batch_size=batch_size, threads=threads)
+        load_one(b, device=device, precision=precision, batch_size=batch_size, threads=threads)
         for b in several
     ]
     network = members[0] if len(members) == 1 else Ensemble(members)
@@ -164,8 +168,6 @@ def _groups(runtime: Runtime, chips: Iterable[Chip]) -> Iterator[list[Chip]]:
 
 
 def _module(name: str) -> str:
-    if name == "auto":
-        name = next(iter(RUNTIMES))
     if name not in RUNTIMES:
         raise UsageError(f"no runtime is named {name!r}; there are: auto, {', '.join(RUNTIMES)}")
     return RUNTIMES[name]

@@ -8,7 +8,6 @@ remembered per model, torch and processor; the golden sample is checked every ti
 from __future__ import annotations
 
 import copy
-import os
 import time
 
 import numpy as np
@@ -21,6 +20,7 @@ from geoseg.bundle import Bundle, Sample, check_sample, rounded
 from geoseg.errors import ModelError, UsageError
 from geoseg.grid import round_up
 from geoseg.runtime.allocator import keep_freed_memory
+from geoseg.runtime.cores import physical_cores
 from geoseg.runtime.folding import fold_norms
 from geoseg.runtime.remembered import recall, remember
 from geoseg.runtime.torch_detector import TorchDetector
@@ -151,15 +151,6 @@ def _fast_precisions(device: torch.device) -> list[str]:
             return ["bfloat16", "mixed"] if native else []
 
 
-def physical_cores() -> int:
-    """Cores that this process may use; two threads on one core would only share it."""
-    if "OMP_NUM_THREADS" in os.environ:
-        return torch.get_num_threads()
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = torch.cpu.get_capabilities().get("num_physical_cores")
-    return max(1, min(n for n in (cores, allowed, os.cpu_count()) if n))
-
-
 def processor(device: torch.device) -> str:
     """Name of the hardware, as far as it matters for speed."""
     if device.type == "cuda":
@@ -169,13 +160,20 @@ def processor(device: torch.device) -> str:
     return f"{torch.cpu.get_capabilities().get('cpu_name')} {torch.get_num_threads()} threads"
 
 
-def _network(bundle: Bundle, sample: Sample) -> nn.Module:
-    """The network of a bundle with its weights, norms folded. It keeps its contract, and runs."""
+def network_of(bundle: Bundle) -> nn.Module:
+    """The network of a bundle with its weights, in float32 on the CPU."""
     spec = bundle.spec
     network = models.build(
         spec.architecture, classes=len(spec.classes), bands=len(spec.bands), **spec.arguments
     ).eval()
     models.load_state(network, bundle.weights(), str(bundle.path))
+    return network
+
+
+def _network(bundle: Bundle, sample: Sample) -> nn.Module:
+    """The network of a bundle with its weights, norms folded. It keeps its contract, and runs."""
+    spec = bundle.spec
+    network = network_of(bundle)
     task = models.task_of(spec.architecture)
     if task != spec.task:
         raise ModelError(

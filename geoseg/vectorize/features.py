@@ -120,7 +120,7 @@ def project(geometries: NDArray[np.object_], crs: CRS | None, to_crs: CRS) -> ND
     transformer = Transformer.from_crs(crs, to_crs, always_xy=True)
     points, owner = shapely.get_coordinates(geometries, return_index=True)
     x, y = transformer.transform(*points.T)
-    world = _around_the_world(to_crs)
+    world = around_the_world(to_crs)
     if world is not None and len(x):
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         span = np.maximum.reduceat(x, first) - np.minimum.reduceat(x, first)
@@ -129,7 +129,7 @@ def project(geometries: NDArray[np.object_], crs: CRS | None, to_crs: CRS) -> ND
     return np.asarray(shapely.set_coordinates(geometries.copy(), np.column_stack([x, y])))
 
 
-def _around_the_world(crs: CRS) -> float | None:
+def around_the_world(crs: CRS) -> float | None:
     """Length of the equator in the units of a CRS on which east and west meet; None for others."""
     if crs.is_geographic:
         radians: float = crs.axis_info[0].unit_conversion_factor

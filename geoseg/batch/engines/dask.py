@@ -118,7 +118,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
                 n_workers=workers or max(1, (os.cpu_count() or 1) // 4),
                 threads_per_worker=1,
                 memory_limit=0,  # a scene's memory does not grow, and is not the cluster's to guess
-                dashboard_address=":0" if find_spec("bokeh") else None,
+                dashboard_address=":0",  # any port that is free
                 preload=["geoseg.batch.engines.preload"],
                 silence_logs=logging.CRITICAL,
             )

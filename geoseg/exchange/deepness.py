@@ -1,0 +1,60 @@
+"""ONNX with the metadata that QGIS' Deepness plugin reads (plugin version 0.7).
+
+Deepness shows the network one square picture at a time, pixels divided by 255, and expects
+probabilities. So scaling and activation are in the graph; its own standardization is switched off.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from geoseg.bundle import Bundle, CheckReport
+from geoseg.errors import ModelError
+from geoseg.exchange.files import proved, session_of
+from geoseg.exchange.network import whole
+from geoseg.exchange.onnx_graph import graph_of, to_bytes
+from geoseg.runtime.torch_runtime import network_of
+from geoseg.spec import ModelSpec, Scaling
+
+DIVISOR = 255.0
+
+
+def write(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """A .onnx file for Deepness; `tile` is the edge of its pictures."""
+    spec, size = source.spec, tile or source.spec.tiling.size
+    if spec.dtype != "uint8":
+        raise ModelError(
+            f"{spec.id}: Deepness shows networks bytes divided by 255; this one wants {spec.dtype}"
+        )
+    scaling = Scaling(
+        tuple(o / DIVISOR for o in spec.scaling.offset),
+        tuple(s / DIVISOR for s in spec.scaling.scale),
+    )
+    model = graph_of(whole(network_of(source), spec, scaling), spec, size=size)
+    values = metadata(spec, size)
+    model.metadata_props.update({key: json.dumps(value) for key, value in values.items()})
+    raw = to_bytes(model)
+    report = proved(source, "onnx float32", session_of(raw), size=size, unscale=scaling)
+    path.write_bytes(raw)
+    return report
+
+
+def metadata(spec: ModelSpec, size: int) -> dict[str, Any]:
+    """Deepness' keys. Its code reads tile_size, its documentation says tiles_size."""
+    names = [c.name for c in spec.classes]
+    if len(names) == 1:  # one channel: Deepness then has two classes, below and above the level
+        names = ["background", *names]
+    return {
+        "model_type": "Segmentor",
+        "class_names": {str(i): name for i, name in enumerate(names)},
+        "resolution": spec.gsd * 100,  # centimetres per pixel
+        "tile_size": size,
+        "tiles_size": size,
+        "tiles_overlap": round(100 * spec.tiling.overlap / size),  # percent
+        "standardization_mean": [0.0] * len(spec.bands),
+        "standardization_std": [1.0] * len(spec.bands),
+        "seg_thresh": spec.threshold if len(spec.classes) == 1 else 0.0,
+        "seg_small_segment": 0,
+    }

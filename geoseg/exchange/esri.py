@@ -1,0 +1,67 @@
+"""Esri's deep learning package (.dlpk): a zip of a model definition (.emd), the network as ONNX,
+and the Python raster function that ArcGIS calls for each block of pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from geoseg.bundle import Bundle, CheckReport
+from geoseg.bundle.files import write_zip
+from geoseg.exchange.files import proved, session_of
+from geoseg.exchange.network import whole
+from geoseg.exchange.onnx_graph import graph_of, to_bytes
+from geoseg.runtime.torch_runtime import network_of
+from geoseg.spec import ModelSpec
+
+FUNCTION = Path(__file__).with_name("GeosegClassifier.py")
+
+
+def write(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """A .dlpk file; `tile` is the edge of its pictures, which come as they are in the raster."""
+    spec, size = source.spec, tile or source.spec.tiling.size
+    raw = to_bytes(graph_of(whole(network_of(source), spec, spec.scaling), spec, size=size))
+    report = proved(source, "onnx float32", session_of(raw), size=size, unscale=spec.scaling)
+    contents = {
+        f"{spec.name}.emd": (json.dumps(definition(spec, size), indent=2) + "\n").encode(),
+        f"{spec.name}.onnx": raw,
+        FUNCTION.name: FUNCTION.read_bytes(),
+        "README.md": source.card.encode(),
+    }
+    write_zip(path, contents)
+    return report
+
+
+def definition(spec: ModelSpec, size: int) -> dict[str, Any]:
+    """The .emd: bands by number from 0, cell sizes in metres, colours as three numbers."""
+    return {
+        "Framework": "ONNX",
+        "ModelConfiguration": "geoseg",
+        "ModelName": spec.name,
+        "Version": spec.version,
+        "ModelType": "ImageClassification",  # of pixels
+        "ModelFile": f"{spec.name}.onnx",
+        "InferenceFunction": FUNCTION.name,
+        "Description": spec.description or spec.name,
+        "ImageHeight": size,
+        "ImageWidth": size,
+        "ExtractBands": list(range(len(spec.bands))),
+        "Bands": [b.name for b in spec.bands],
+        "DataRange": list(spec.value_range),
+        "BatchSize": 1,
+        "Padding": spec.tiling.overlap // 2,
+        "MinCellSize": {"x": spec.gsd / 2, "y": spec.gsd / 2},
+        "MaxCellSize": {"x": spec.gsd * 2, "y": spec.gsd * 2},
+        "CellSize": spec.gsd,
+        "IsMultispectral": len(spec.bands) != 3,
+        "Threshold": spec.threshold,
+        "Classes": [
+            {
+                "Value": c.id,
+                "Name": c.name,
+                "Color": [int(c.color[i : i + 2], 16) for i in (1, 3, 5)],
+            }
+            for c in spec.classes
+        ],
+    }

@@ -1,0 +1,165 @@
+"""Writers of the plain formats; see geoseg.exchange.FORMATS."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from geoseg.bundle import WEIGHTS, Bundle, CheckReport, check_sample
+from geoseg.bundle.files import ITEM
+from geoseg.errors import ModelError
+from geoseg.exchange.network import axes, example, whole
+from geoseg.exchange.onnx_graph import graph_of, stored_in, to_bytes
+from geoseg.runtime.onnx_runtime import new_session
+from geoseg.runtime.torch_runtime import network_of
+from geoseg.spec import Scaling
+
+Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def bundle(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """The bundle with its graph in it: a zip where the path ends in .zip, else a folder."""
+    raw = source.file(WEIGHTS)
+    graph = to_bytes(
+        graph_of(whole(network_of(source), source.spec), source.spec, stored=stored_in(raw))
+    )
+    report = proved(source, "onnx float32", session_of(graph, raw))
+    source.with_graph(graph, path)
+    return report
+
+
+def onnx(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """Scaled pixels to probabilities; batch, height and width are free, or all edges `tile`."""
+    spec = source.spec
+    model = graph_of(whole(network_of(source), spec), spec, size=tile)
+    item = {**source.item, "assets": {}}
+    model.metadata_props.update({"stac_item": json.dumps(item, ensure_ascii=False)})
+    raw = to_bytes(model)
+    report = proved(source, "onnx float32", session_of(raw), size=tile)
+    path.write_bytes(raw)
+    return report
+
+
+def openvino(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """A folder with the same graph in OpenVINO's own format, weights in 16 bits, and the item."""
+    from geoseg.runtime.openvino_runtime import core, first_output
+
+    engine = core()
+    spec = source.spec
+    graph = to_bytes(graph_of(whole(network_of(source), spec), spec, size=tile))
+    import openvino as ov
+
+    path.mkdir()
+    ov.save_model(engine.read_model(model=graph), path / "model.xml", compress_to_fp16=True)
+    mlm(source, path / ITEM, tile)
+    compiled = engine.compile_model(path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return proved(source, "openvino float32", first_output(compiled), size=tile)
+
+
+def torchscript(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """torch.jit, traced: deprecated by torch, but what many tools still open."""
+    module = whole(network_of(source), source.spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # DeprecationWarning, and all that tracing has to say
+        with torch.no_grad():
+            trace: Any = torch.jit.trace
+            traced = trace(module, example(source.spec), check_trace=False)
+        torch.jit.save(traced, str(path))
+        load: Any = torch.jit.load
+        again = load(str(path))
+    return proved(source, "torch float32 (torchscript)", _with_torch(again))
+
+
+def pt2(source: Bundle, path: Path, tile: int | None) -> CheckReport:
+    """torch.export's archive."""
+    module = whole(network_of(source), source.spec)
+    try:
+        program = torch.export.export(
+            module, (example(source.spec),), dynamic_shapes=(axes(source.spec),), strict=False
+        )
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as e:
+        why = str(e).strip().partition("\n")[0]
+        raise ModelError(f"{source.spec.id}: torch cannot export it: {why}") from e
+    torch.export.save(program, path)
+    return proved(source, "torch float32 (pt2)", _with_torch(torch.export.load(path).module()))
+
+
+def mlm(source: Bundle, path: Path, tile: int | None) -> None:
+    """The item as it is in the bundle; its assets say where the files would lie."""
+    path.write_text(json.dumps(source.item, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# --- proofs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A written file as a runtime: (N, C, H, W) pixels -> probabilities."""
+
+    description: str
+    predict: Function
+
+
+def proved(
+    source: Bundle,
+    description: str,
+    function: Function,
+    *,
+    size: int | None = None,
+    unscale: Scaling | None = None,
+) -> CheckReport:
+    """How a written file reproduces the golden sample; a ModelError if it does not.
+
+    size:    the only size it takes; the golden sample is cut to that, or mirrored until it is as
+             large, and torch says what is right.
+    unscale: golden samples come scaled; what is done to them before a file that scales by itself.
+    """
+    sample = source.sample()
+    if size is not None and size != sample.input.shape[2]:
+        image = _of_size(sample.input, size)
+        right = _with_torch(whole(network_of(source), source.spec))(image)
+        sample = replace(sample, input=image, scores=right)
+    if unscale is not None:
+        sample = replace(sample, input=_unscaled(sample.input, unscale))
+    report = check_sample(sample, Proof(description, function), source.spec.id)
+    if not report.ok:
+        raise ModelError(f"{report}: nothing was written")
+    return report
+
+
+def _of_size(image: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    image = image[:, :, :size, :size]
+    missing = [(0, 0), (0, 0), *((0, size - n) for n in image.shape[2:])]
+    return np.ascontiguousarray(np.pad(image, missing, "symmetric"))
+
+
+def _unscaled(image: NDArray[np.float32], scaling: Scaling) -> NDArray[np.float32]:
+    offset, scale = (
+        np.array(values, np.float32)[:, None, None] for values in (scaling.offset, scaling.scale)
+    )
+    return image * scale + offset
+
+
+def session_of(raw: bytes, stored: bytes | None = None) -> Function:
+    """A graph in ONNX Runtime, as others run it."""
+    session = new_session(raw, stored)
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _with_torch(module: nn.Module) -> Function:
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            scores: NDArray[np.float32] = module(torch.from_numpy(batch)).numpy()
+        return scores
+
+    return run

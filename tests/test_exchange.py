@@ -1,0 +1,230 @@
+"""Models in the formats of other tools: opened as those open them, they give the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from models import bright_bundle, bright_spec
+from numpy.typing import NDArray
+
+from geoseg import runtime
+from geoseg.bundle import Bundle, Sample
+from geoseg.cli import cli
+from geoseg.errors import GeosegError, ModelError, OutputError, UsageError
+from geoseg.exchange import FORMATS, export
+from geoseg.exchange.deepness import metadata
+from geoseg.grid import Tiling
+from geoseg.runtime.fake import fake_instances
+
+TILE = 96
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, TILE, TILE)).astype(np.float32)
+SCALED = (PIXELS - 127.5) / 127.5
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bright_bundle(tmp_path_factory.mktemp("exchange") / "bright")
+
+
+@pytest.fixture(scope="module")
+def expected(bright: Path) -> NDArray[np.float32]:
+    return runtime.load(Bundle.open(bright), runtime="torch", precision="float32").predict(SCALED)
+
+
+@pytest.fixture(scope="module")
+def exported(bright: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """By format: the path of what was written, each once."""
+    folder, done = tmp_path_factory.mktemp("exported"), {}
+
+    def get(form: str) -> Path:
+        if form not in done:
+            size = TILE if form in ("deepness", "emd") else None
+            done[form] = export(bright, form, folder / f"{form}{FORMATS[form].suffix}", tile=size)
+            assert form == "mlm" or done[form].report.ok
+        path: Path = done[form].path
+        return path
+
+    return get
+
+
+def test_onnx_takes_any_batch_and_size(exported: Any, expected: NDArray[np.float32]) -> None:
+    session = onnxruntime.InferenceSession(exported("onnx"))
+    (scores,) = session.run(None, {"pixels": SCALED})
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    (part,) = session.run(None, {"pixels": SCALED[:1, :, :40, :72]})
+    assert part.shape == (1, 1, 40, 72)
+    model = onnx.load(exported("onnx"))
+    onnx.checker.check_model(model)
+    (about,) = (p.value for p in model.metadata_props if p.key == "stac_item")
+    assert json.loads(about)["properties"]["mlm:name"] == "bright"
+
+
+def test_a_bundle_with_a_graph_holds_its_weights_once(exported: Any, bright: Path) -> None:
+    graph = onnx.load(exported("bundle") / "model.onnx", load_external_data=False).graph
+    by_name = {i.name: i for i in graph.initializer}
+    (weight,) = (i for name, i in by_name.items() if name.endswith("0.weight:half"))
+    about = {e.key: e.value for e in weight.external_data}
+    assert about["location"] == "weights.safetensors"
+    raw = (bright / "weights.safetensors").read_bytes()
+    there = raw[int(about["offset"]) :][: int(about["length"])]
+    kernel = np.frombuffer(there, np.float16).reshape(1, 3, 3, 3)
+    np.testing.assert_allclose(kernel[0, :, 1, 1], 8 / 3, rtol=1e-3)
+    # so others can open it where it lies
+    onnxruntime.InferenceSession(exported("bundle") / "model.onnx")
+
+
+def test_deepness(exported: Any, expected: NDArray[np.float32]) -> None:
+    session = onnxruntime.InferenceSession(exported("deepness"))
+    about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    assert about == {
+        "model_type": "Segmentor",
+        "class_names": {"0": "background", "1": "object"},
+        "resolution": 30.0,
+        "tile_size": TILE,
+        "tiles_size": TILE,
+        "tiles_overlap": 17,
+        "standardization_mean": [0.0, 0.0, 0.0],
+        "standardization_std": [1.0, 1.0, 1.0],
+        "seg_thresh": 0.5,
+        "seg_small_segment": 0,
+    }
+    (only,) = session.get_inputs()
+    assert only.shape == [1, 3, TILE, TILE]
+    (scores,) = session.run(None, {only.name: PIXELS[:1] / 255})
+    np.testing.assert_allclose(scores, expected[:1], atol=1e-5)
+
+
+def test_deepness_of_several_classes() -> None:
+    classes = (*bright_spec().classes, replace(bright_spec().classes[0], id=7, name="road"))
+    about = metadata(bright_spec(classes=classes, activation="softmax"), 512)
+    assert about["class_names"] == {"0": "object", "1": "road"}
+    assert about["seg_thresh"] == 0  # the greatest counts
+
+
+def test_esri(exported: Any, expected: NDArray[np.float32], tmp_path: Path) -> None:
+    with zipfile.ZipFile(exported("emd")) as archive:
+        archive.extractall(tmp_path)
+    about = json.loads((tmp_path / "bright.emd").read_text())
+    assert about["ModelType"] == "ImageClassification"
+    assert about["ExtractBands"] == [0, 1, 2]
+    assert about["Classes"] == [{"Value": 1, "Name": "object", "Color": [217, 95, 2]}]
+    assert (about["ImageHeight"], about["ImageWidth"]) == (TILE, TILE)
+    assert (tmp_path / about["ModelFile"]).is_file()
+    path = tmp_path / about["InferenceFunction"]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, path.stem)()  # as ArcGIS finds it
+    function.initialize(model=str(tmp_path / "bright.emd"))
+    assert [p["name"] for p in function.getParameterInfo()][:2] == ["raster", "model"]
+    how = function.getConfiguration(padding=8)
+    assert (how["tx"], how["ty"]) == (TILE - 16, TILE - 16)
+    mask = np.ones((3, TILE, TILE), np.uint8)
+    blocks = {"raster_pixels": PIXELS[0].astype(np.uint8), "raster_mask": mask}
+    found = function.updatePixels((0, 0), None, {"pixelType": "u1"}, **blocks)["output_pixels"]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[0], (expected[0, 0] >= 0.5)[8:-8, 8:-8])
+
+
+def test_openvino(exported: Any, expected: NDArray[np.float32]) -> None:
+    import openvino
+
+    folder = exported("openvino")
+    assert sorted(p.name for p in folder.iterdir()) == ["model.bin", "model.json", "model.xml"]
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU")
+    np.testing.assert_allclose(compiled(SCALED)[0], expected, atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_torch(exported: Any, expected: NDArray[np.float32]) -> None:
+    traced = torch.jit.load(exported("torchscript"))
+    program = torch.export.load(exported("pt2")).module()
+    for module in (traced, program):
+        np.testing.assert_allclose(module(torch.from_numpy(SCALED)), expected, atol=1e-5)
+
+
+def test_mlm(exported: Any, bright: Path) -> None:
+    assert json.loads(exported("mlm").read_text()) == json.loads(
+        (bright / "model.json").read_text()
+    )
+
+
+# --- what cannot be written -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "caffe"}, "no format is named 'caffe'; there are: bundle, onnx"),
+        ({"to": "onnx", "output": "m.pt"}, "m.pt: the name of a onnx file ends in .onnx"),
+        ({"to": "onnx", "tile": 0}, "0 pixels are no multiple of the model's stride 1"),
+    ],
+)
+def test_senseless_options(
+    bright: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    given = {"output": "m.onnx", **options}
+    with pytest.raises(UsageError, match=message):
+        export(bright, given.pop("to"), tmp_path / given.pop("output"), **given)
+
+
+def test_what_is_there_stays(bright: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        export(bright, "mlm", tmp_path / "m.json")
+    assert (tmp_path / "m.json").read_text() == "mine"
+    export(bright, "mlm", tmp_path / "m.json", overwrite=True)
+
+
+def _written(folder: Path, **changes: Any) -> Path:
+    """A bundle whose golden sample is wrong, or whose contract is another."""
+    spec = bright_spec(**changes)
+    state = {"0.weight": np.zeros((1, 3, 3, 3), np.float32), "0.bias": np.zeros(1, np.float32)}
+    sample = Sample(np.zeros((1, 3, 32, 32), np.float32), np.ones((1, 1, 32, 32), np.float32))
+    return Bundle.write(folder, spec, state, sample, "")
+
+
+def test_a_file_that_gives_something_else_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    with pytest.raises(ModelError, match="DIFFERS from its golden sample.*nothing was written"):
+        export(_written(tmp_path / "wrong"), "onnx", path)
+    assert not path.exists()
+
+
+def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="bytes divided by 255; this one wants uint16"):
+        export(_written(tmp_path / "a", dtype="uint16"), "deepness", tmp_path / "m.onnx")
+    spec = fake_instances(bands=3, name="things", tiling=Tiling(32, 8, 8))
+    sample = Sample(np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 1, 32, 32), np.float32))
+    things = Bundle.write(tmp_path / "things", spec, {"w": np.zeros(1, np.float32)}, sample, "")
+    with pytest.raises(ModelError, match="things-0 finds objects"):
+        export(things, "onnx", tmp_path / "m.onnx")
+
+
+def test_command(bright: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    given = ["model", "export", str(bright), "--to", "mlm", "-o", str(path), "--json"]
+    done = CliRunner().invoke(cli, given)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == {"path": str(path), "format": "mlm", "report": None}
+
+
+def test_a_missing_package_is_named(
+    bright: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(GeosegError, match=r"not installed: pip install 'geoseg\[export\]'"):
+        export(bright, "onnx", tmp_path / "m.onnx")
