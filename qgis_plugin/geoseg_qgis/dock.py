@@ -294,12 +294,16 @@ class SegmentDock(QgsDockWidget):
         try:
             area = self.area.area(layer)
             if needs_rendering(layer):
+                settings.engine()  # nobody is asked, but there must be one
                 rendering = self._rendering(layer, area)
                 self._tell(preflight.of_service(rendering, float(model["gsd"])), ready=True)
                 return
             arguments = self._plan_arguments(layer, model, area)
         except (AreaError, QgsProcessingException) as e:
             self._tell(_line(preflight.WARNING, str(e)))
+            return
+        except EngineMissing as e:
+            self._tell(_failure(e))
             return
         polygons = None
         if area.polygons is not None:

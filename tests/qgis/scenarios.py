@@ -293,6 +293,12 @@ def no_engine(desktop):
     desktop.shot("no-engine")
     desktop.found["run"] = dock.go.isEnabled()
     desktop.found["text"] = dock.preflight.text()
+    dock.model.fill([{"name": "remembered", "gsd": 0.3}])
+    tiles = QgsRasterLayer("type=xyz&url=http://127.0.0.1:9/{z}/{x}/{y}.png", "Tiles", "wms")
+    QgsProject.instance().addMapLayer(tiles)
+    dock.layer.setLayer(tiles)
+    yield lambda: not dock._is_old
+    desktop.found["service"] = [dock.setup.isVisible(), dock.go.isEnabled()]
 
 
 def engines() -> int:

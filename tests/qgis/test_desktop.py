@@ -203,6 +203,7 @@ def test_no_engine(scene, tmp_path):
     found, _ = played("no_engine", tmp_path, scene, GEOSEG_PYTHON=str(tmp_path / "none"))
     assert found["run"] is False
     assert "does not exist" in found["text"]
+    assert found["service"] == [True, False]
 
 
 def test_cancel(town, tmp_path):
