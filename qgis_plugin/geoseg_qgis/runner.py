@@ -34,8 +34,10 @@ UPDATE = (
     "The engine and the plugin may be of different versions: update the engine in the plugin's "
     "settings, or the plugin."
 )
+FULL = "In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models ▸ Repair or update."
 POLL = 0.05  # seconds between two looks at the user's wish to cancel
 POLITE = 0.6  # seconds to clean up after SIGTERM; with the rest, cancel stays within one
+TOO_LIGHT = ("NeedsTorchError", "MissingDependencyError")  # kinds of errors that FULL helps with
 LONGEST = 1 << 22  # bytes of a line: a child that never ends one must not fill the memory
 
 Event = dict[str, Any]
@@ -102,7 +104,8 @@ def _follow(
         kind = event.get("event")
         if kind == "error":
             child.wait(2, is_canceled)  # it is about to end by itself, after its clean-up
-            raise EngineError(str(event.get("message") or f"geoseg failed. {REPAIR}"))
+            message = str(event.get("message") or f"geoseg failed. {REPAIR}")
+            raise EngineError(f"{message}\n{FULL}" if event.get("kind") in TOO_LIGHT else message)
         if kind == "result":
             result = event
         elif "event" not in event:
