@@ -199,7 +199,8 @@ def boundary_counts(
         if own[core].any() and other.any():
             inside = np.zeros_like(own)
             inside[core] = own[core]
-            near = _near(*np.nonzero(inside), other, tolerance)
+            rows, cols = np.nonzero(inside)
+            near = _near(rows, cols, other, tolerance)
         counts += [near, int(own[core].sum())]
     return np.array(counts, np.int64)
 

@@ -34,7 +34,7 @@ UPDATE = (
     "The engine and the plugin may be of different versions: update the engine in the plugin's "
     "settings, or the plugin."
 )
-FULL = "In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models ▸ Repair or update."
+FULL = "In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models."
 POLL = 0.05  # seconds between two looks at the user's wish to cancel
 POLITE = 0.6  # seconds to clean up after SIGTERM; with the rest, cancel stays within one
 TOO_LIGHT = ("NeedsTorchError", "MissingDependencyError")  # kinds of errors that FULL helps with
