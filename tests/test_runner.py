@@ -99,6 +99,12 @@ def test_an_error_event_is_the_message_and_the_engine_may_clean_up(tmp_path: Pat
     assert mark.exists()
 
 
+def test_what_a_light_engine_lacks_is_told_with_the_remedy_in_qgis() -> None:
+    code = "tell(event='error', kind='NeedsTorchError', message='training needs torch')"
+    with pytest.raises(EngineError, match=r"(?s)^training needs torch\n.*repair the engine"):
+        child(code).run(["train"])
+
+
 @pytest.mark.parametrize("garbage", ["Hello", "[1]", "null", "[" * 5000, '{"event"', "\\xff\\x00"])
 def test_garbage(garbage: str) -> None:
     code = f"sys.stdout.buffer.write({garbage!r}.encode() + b'\\n')\n"

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle, CheckReport
 from geoseg.errors import GeosegError, ModelError
 
+INPUT, OUTPUT = "pixels", "scores"  # of the graphs that geoseg writes
+
 
 def graph_of(bundle: Bundle) -> tuple[bytes, bytes | None]:
     """The content of model.onnx and of the file into which it points, checksums verified."""

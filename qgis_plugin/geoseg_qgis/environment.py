@@ -25,6 +25,9 @@ from .runner import (
 )
 
 MARK = "geoseg-engine.json"  # makes a folder ours: nothing else is ever replaced or removed
+LIGHT, FULL = "light", "full"  # kinds of engines: without PyTorch, and with all there is
+REQUIREMENTS = "requirements-light.txt"  # in the package: what a light engine needs beside it
+EXTRAS = "geoseg[train,instances,onnx]"  # of a full one
 PYTHONS = ((3, 13), (3, 12), (3, 11))  # those that geoseg runs on, the best first
 SLOW = 180  # seconds: torch from a cold network disk takes its time
 # Offices set these for pip; the other PIP_ variables change where it installs to.
@@ -132,6 +135,12 @@ def is_private(folder: Path) -> bool:
     return folder.is_absolute() and bool(_mark(folder))
 
 
+def kind_of(folder: Path) -> str:
+    """LIGHT or FULL, "" where the plugin has made nothing."""
+    mark = _mark(folder)
+    return str(mark.get("kind", FULL)) if mark else ""
+
+
 def _is_complete(folder: Path) -> bool:
     return bool(_mark(folder).get("complete")) and _python(folder).exists()
 
@@ -203,6 +212,7 @@ def remove(folder: Path) -> None:
 def create(
     folder: Path,
     *,
+    kind: str = FULL,
     device: str = "cpu",
     wheelhouse: Path | None = None,
     source: str = "geoseg",
@@ -214,9 +224,9 @@ def create(
 ) -> Engine:
     """Make a private environment with geoseg in `folder`, and check it.
 
-    An environment that is there is replaced, and comes back if this fails. `wheelhouse` is a
-    folder of wheels that replaces the index, `source` what pip is told to install, `torch_index`
-    an index beside the first.
+    An environment that is there is replaced, and comes back if this fails. `kind` is LIGHT or
+    FULL. `wheelhouse` is a folder of wheels that replaces the index, `source` what pip is told to
+    install, `torch_index` an index beside the first.
     """
     folder = Path(folder).absolute()
     if wheelhouse is not None and not Path(wheelhouse).is_dir():
@@ -226,20 +236,36 @@ def create(
     with _Place(folder) as place:
         on_line(tr("{python} makes {folder}").format(python=base, folder=folder))
         _call([base, "-m", "venv", str(folder)], on_line, is_canceled)
-        place.mark(complete=False, device=device, source=source)
+        about = {"kind": kind, "device": device, "source": source}
+        place.mark(complete=False, **about)
         command = [str(_python(folder)), "-m", "pip", "install", "--no-input", "--no-color"]
         command += ["--disable-pip-version-check", "--progress-bar", "off"]
+        command += ["--no-compile"]  # most modules are never imported
         command += _origin(device, wheelhouse, torch_index)
         # Not as options: everybody on the machine sees those, and a proxy may have a password.
         settings = {"PIP_PROXY": proxy, "PIP_CERT": certificate}
-        _call([*command, source], on_line, is_canceled, settings=settings)
+        # geoseg first: whatever the source, it knows itself what it needs.
+        _call([*command, "--no-deps", source], on_line, is_canceled, settings=settings)
+        needs = _light(folder, source) if kind == LIGHT else [EXTRAS]
+        _call([*command, *needs], on_line, is_canceled, settings=settings)
         engine = _of_folder(folder)
         on_line(tr("Checking …"))
         report = engine.run(["doctor"], is_canceled=is_canceled)
         for trouble in report.get("trouble") or ():
             on_line(f"warning: {trouble}")
-        place.mark(complete=True, device=device, source=source, geoseg=report.get("geoseg"))
+        place.mark(complete=True, geoseg=report.get("geoseg"), **about)
     return engine
+
+
+def _light(folder: Path, source: str) -> list[str]:
+    """What pip is told to install beside a geoseg that is in the environment already."""
+    # Not lib64, which is the same.
+    for path in folder.glob(f"[Ll]ib/**/site-packages/geoseg/{REQUIREMENTS}"):
+        # That torch is missing is no conflict here.
+        return ["--no-warn-conflicts", "--requirement", str(path)]
+    raise EngineError(
+        f"{source} is a geoseg without a light engine: choose the full one, or a newer geoseg."
+    )
 
 
 def _origin(device: str, wheelhouse: Path | None, torch_index: str = "") -> list[str]:

@@ -31,6 +31,7 @@ SET = {
 }
 POLL = 0.05  # seconds between two looks at the user's wish to cancel
 POLITE = 0.6  # seconds to clean up after SIGTERM; with the rest, cancel stays within one
+TOO_LIGHT = ("NeedsTorchError", "MissingDependencyError")  # kinds of errors that a full engine helps with
 LONGEST = 1 << 22  # bytes of a line: a child that never ends one must not fill the memory
 
 Event = dict[str, Any]
@@ -49,6 +50,11 @@ def repair() -> str:
         "Repair the engine: Raster ▸ geoseg ▸ Engine and models. If that does not help, copy the "
         "diagnostics there."
     )
+
+
+def make_full() -> str:
+    """What to do with a light engine that something larger is asked of."""
+    return tr("In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models.")
 
 
 def update() -> str:
@@ -124,8 +130,10 @@ def _follow(
         kind = event.get("event")
         if kind == "error":
             child.wait(2, is_canceled)  # it is about to end by itself, after its clean-up
-            message = event.get("message") or tr("geoseg failed.") + " " + repair()
-            raise EngineError(str(message))
+            message = str(event.get("message") or tr("geoseg failed.") + " " + repair())
+            if event.get("kind") in TOO_LIGHT:
+                message += "\n" + make_full()
+            raise EngineError(message)
         if kind == "result":
             result = event
         elif "event" not in event:

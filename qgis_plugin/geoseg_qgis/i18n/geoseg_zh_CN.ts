@@ -921,6 +921,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../model_box.py" />
+      <source>{name} (needs the full engine)</source>
+      <translation>{name}（需要完整引擎）</translation>
+    </message>
+    <message>
+      <location filename="../model_box.py" />
       <source>Finds single objects</source>
       <translation>识别单个对象</translation>
     </message>
@@ -1016,6 +1021,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../runner.py" />
+      <source>In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models.</source>
+      <translation>在 QGIS 中：请在“栅格 ▸ geoseg ▸ 引擎与模型”中将引擎修复为完整版。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
       <source>The engine and the plugin may be of different versions: update the engine (Raster ▸ geoseg ▸ Engine and models), or the plugin.</source>
       <translation>引擎与插件的版本可能不一致：请更新引擎（栅格 ▸ geoseg ▸ 引擎与模型）或更新插件。</translation>
     </message>
@@ -1106,6 +1116,26 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../setup_engine.py" />
+      <source>light: predicts, about 1 GB</source>
+      <translation>轻量：仅预测，约 1 GB</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>Without PyTorch: no training, and only models that have an ONNX graph; on the CPU</source>
+      <translation>不含 PyTorch：不能训练，只能运行带有 ONNX 图的模型；仅用 CPU</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>full: all models, training</source>
+      <translation>完整：所有模型和训练</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>With PyTorch: about 6.5 GB on Linux, where it brings its CUDA libraries</source>
+      <translation>含 PyTorch：在 Linux 上约 6.5 GB，因为它自带 CUDA 库</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
       <source>CPU</source>
       <translation>CPU</translation>
     </message>
@@ -1123,6 +1153,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <location filename="../setup_engine.py" />
       <source>a folder of wheels:</source>
       <translation>本地 wheel 文件夹：</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>Engine:</source>
+      <translation>引擎：</translation>
     </message>
     <message>
       <location filename="../setup_engine.py" />
@@ -1238,6 +1273,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <location filename="../setup_engine.py" />
       <source>Repair or update</source>
       <translation>修复或更新</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>light engine: no training</source>
+      <translation>轻量引擎：不能训练</translation>
     </message>
     <message>
       <location filename="../setup_engine.py" />
