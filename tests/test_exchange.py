@@ -24,8 +24,6 @@ from geoseg.cli import cli
 from geoseg.errors import GeosegError, ModelError, OutputError, UsageError
 from geoseg.exchange import FORMATS, export
 from geoseg.exchange.deepness import metadata
-from geoseg.grid import Tiling
-from geoseg.runtime.fake import fake_instances
 
 TILE = 96
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, TILE, TILE)).astype(np.float32)
@@ -207,11 +205,6 @@ def test_a_file_that_gives_something_else_is_not_written(tmp_path: Path) -> None
 def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="bytes divided by 255; this one wants uint16"):
         export(_written(tmp_path / "a", dtype="uint16"), "deepness", tmp_path / "m.onnx")
-    spec = fake_instances(bands=3, name="things", tiling=Tiling(32, 8, 8))
-    sample = Sample(np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 1, 32, 32), np.float32))
-    things = Bundle.write(tmp_path / "things", spec, {"w": np.zeros(1, np.float32)}, sample, "")
-    with pytest.raises(ModelError, match="things-0 finds objects"):
-        export(things, "onnx", tmp_path / "m.onnx")
 
 
 def test_command(bright: Path, tmp_path: Path) -> None:

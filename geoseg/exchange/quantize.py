@@ -70,6 +70,10 @@ def quantize(
     graph, or where 8 bits spoil it.
     """
     bundle = Bundle.open(find(model))
+    if bundle.spec.finds_objects:
+        raise ModelError(
+            f"{bundle.spec.id} finds objects: 8 bits are for models that give a class to each pixel"
+        )
     before, stored = graph_of(bundle)
     pictures = _pictures(scene, bundle.spec, 2 * count, tile)
     if len(pictures) < 2:

@@ -31,7 +31,7 @@ SET = {
 }
 POLL = 0.05  # seconds between two looks at the user's wish to cancel
 POLITE = 0.6  # seconds to clean up after SIGTERM; with the rest, cancel stays within one
-TOO_LIGHT = ("NeedsTorchError", "MissingDependencyError")  # kinds of errors that a full engine helps with
+TOO_LIGHT = ("NeedsTorchError", "MissingDependencyError")  # what a full engine helps with
 LONGEST = 1 << 22  # bytes of a line: a child that never ends one must not fill the memory
 
 Event = dict[str, Any]
