@@ -59,7 +59,7 @@ def test_a_model_that_needs_torch_says_so(tmp_path: Path) -> None:
     done = without_torch(code, tmp_path / "home")
     assert done.returncode == 1
     assert "it has no model.onnx, so it needs torch, which is not installed" in done.stderr
-    assert "export" not in done.stderr  # which objects have not
+    assert "geoseg model export bright --to bundle" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -91,13 +91,15 @@ def test_what_needs_torch_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_lists_say_which_models_run_here(tmp_path: Path) -> None:
+def test_lists_say_which_models_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bright_bundle(tmp_path / "home" / "models" / "bright")
+    monkeypatch.setenv("GEOSEG_HOME", str(tmp_path / "home"))
     code = "import geoseg.registry as r; print({m.name: m.runtimes for m in r.list_models()})"
     runtimes = ast.literal_eval(without_torch(code, tmp_path / "home").stdout)
-    assert runtimes["buildings-instances-v1"] == ()
+    assert runtimes["bright"] == ()
     assert "onnx" in runtimes["buildings-v1"]
     full = {m.name: m.runtimes for m in list_models()}
-    assert full["buildings-instances-v1"] == ("torch",)
+    assert full["bright"] == ("torch",)
     assert {"torch", "onnx"} <= set(full["buildings-v1"])
 
 
@@ -113,6 +115,7 @@ def test_predicting_needs_no_scipy(tmp_path: Path) -> None:
 
 
 def test_doctor_misses_nothing(tmp_path: Path) -> None:
+    bright_bundle(tmp_path / "home" / "models" / "bright")
     hidden = "import geoseg.doctor, sys; d = sys.modules['geoseg.doctor']; real = d.version\n"
     hidden += "def version(p):\n    if p in d.TORCH: raise d.PackageNotFoundError(p)\n"
     hidden += "    return real(p)\nd.version = version\n"
@@ -121,7 +124,7 @@ def test_doctor_misses_nothing(tmp_path: Path) -> None:
     assert done.stdout.startswith("()"), done.stderr
     assert "onnxruntime" in done.stdout
     assert "torch" not in done.stdout
-    assert "light ('buildings-instances-v1',)" in done.stdout
+    assert "light ('bright',)" in done.stdout
     assert examine().engine == "full"
     assert examine().without_runtime == ()
 
