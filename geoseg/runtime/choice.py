@@ -114,5 +114,5 @@ def _nothing(bundle: Bundle) -> GeosegError:
     export = f"; or, on a machine with torch, geoseg model export {bundle.spec.name} --to bundle"
     return NeedsTorchError(
         f"{bundle.path}: it has no {GRAPH}, so it",
-        otherwise="" if bundle.spec.finds_objects else export,  # those have no graph
+        otherwise=export,
     )
