@@ -121,6 +121,13 @@ def _exported(network: Whole | Objects, spec: ModelSpec, size: int | None) -> ir
         raise ModelError(f"{spec.id}: torch cannot export {spec.architecture}: {why}") from e
     if program is None:
         raise ModelError(f"{spec.id}: torch cannot export {spec.architecture}")
+    shape = program.model.graph.inputs[0].shape
+    if shape is None or any(isinstance(shape[axis], int) for axis in free):
+        # As a network does that takes a size for a number: len(x) of a batch, for example.
+        raise ModelError(
+            f"{spec.id}: torch makes a graph of {spec.architecture} for pictures of one shape "
+            "only; --to onnx --tile N may work"
+        )
     return program.model
 
 
