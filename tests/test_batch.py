@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -107,6 +108,42 @@ def test_names_are_safe() -> None:
     assert safe_name("...") == "scene"
     assert len(safe_name("x" * 500)) == 120
     assert safe_name("x" * 500) != safe_name("x" * 501)
+    assert len(safe_name("日" * 500).encode()) <= 120  # file systems count bytes
+
+
+def test_what_a_batch_has_made_is_no_source(tmp_path: Path) -> None:
+    for name in ("a.tif", f"out/{NAME}", "out/masks/a.tif", "sub/out/masks/b.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [i.id for i in listed([tmp_path])] == ["a", "sub__out__masks__b"]
+    assert [i.id for i in listed([f"{tmp_path}/**/*.tif"])] == ["a", "sub__out__masks__b"]
+    assert [i.id for i in listed([tmp_path / "out" / "masks"])] == ["a"]  # if it is asked for
+    assert [i.id for i in listed([f"{tmp_path}/out/masks/*"])] == ["a"]
+    with pytest.raises(DataError, match="no scenes"):
+        list(listed([tmp_path / "out"]))
+
+
+def test_a_source_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        list(listed([tmp_path / "archiv"]))
+
+
+@pytest.mark.parametrize("name", ["list.txt", "table.csv"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_list_that_is_not_utf8_is_said(tmp_path: Path, name: str, encoding: str) -> None:
+    (tmp_path / name).write_text("location\r\nhäuser.tif\r\n", encoding=encoding)
+    with pytest.raises(DataError, match="UTF-8"):
+        list(listed([tmp_path / name]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all names are Unicode")
+def test_a_name_that_is_not_utf8_fails_alone(tmp_path: Path, model: Path) -> None:
+    for name in (b"h\xe4user.tif", b"h\xf6fe.tif"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).touch()  # noqa: PTH118
+    result = run(tmp_path, tmp_path / "out", model)
+    assert (result.scenes, result.failed) == (2, 2)
+    for row in status(tmp_path / "out").scenes():
+        assert "not UTF-8" in row["error"], row
 
 
 # Ledger -----------------------------------------------------------------------------------------
@@ -151,6 +188,27 @@ def test_a_ledger_that_cannot_be_used_is_said(tmp_path: Path) -> None:
         pass
     with pytest.raises(OutputError, match="holds no ledger"):
         status(tmp_path / "nowhere")
+
+
+def test_a_database_of_others_stays_as_it_is(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / NAME) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    database.close()
+    before = (tmp_path / NAME).read_bytes()
+    for create in (True, False):
+        opened = Ledger.open(tmp_path / NAME, create=create)
+        with pytest.raises(OutputError, match="is no ledger"), opened:
+            pass
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_a_ledger_that_is_looked_at_cannot_be_written(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / NAME) as ledger:
+        ledger.enroll([Item("a", "/a.tif")])
+        assert status(tmp_path).summary["pending"] == 1  # while a run has it open
+    opened = Ledger.open(tmp_path / NAME, create=False)
+    with pytest.raises(OutputError, match="readonly"), opened as ledger:
+        ledger.begin("a")
 
 
 # Runs -------------------------------------------------------------------------------------------

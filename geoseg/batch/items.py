@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
-_LONGEST = 120  # characters of a name: room for suffixes, also on file systems that count bytes
+_LONGEST = 120  # bytes of a name in UTF-8, as most file systems count: room for suffixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,10 @@ class Item:
 def safe_name(text: str) -> str:
     """`text` as a file name on any system: letters, digits, `_.+-`; cut where it is too long."""
     name = _UNSAFE.sub("_", text).strip("_.") or "scene"
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{digest(text)}"
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST:
+        return name
+    return f"{encoded[: _LONGEST - 9].decode(errors='ignore')}-{digest(text)}"
 
 
 def digest(text: str) -> str:

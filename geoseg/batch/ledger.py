@@ -56,20 +56,32 @@ class Ledger:
     @classmethod
     @contextmanager
     def open(cls, path: Path | None, *, create: bool = True) -> Iterator[Ledger]:
-        """The ledger at `path`, made where there is none; None: one in memory, for plans."""
+        """The ledger at `path`, made where there is none; None: one in memory, for plans.
+
+        create: False for one that is there, only to be read: nothing is written beside it.
+        """
         if path is not None and not create and not path.is_file():
             raise OutputError(f"{path.parent}: holds no {NAME}: name the output of geoseg batch")
         try:
-            database = sqlite3.connect(path or ":memory:", timeout=_PATIENCE, isolation_level=None)
-            with closing(database):
+            with closing(_connected(path, create=create)) as database:
                 ledger = cls(database)
-                ledger._prepare(path)
+                ledger._prepare(path, create=create)
                 yield ledger
         except sqlite3.Error as e:
             raise OutputError(f"{path}: {_why(e)}") from e
 
-    def _prepare(self, path: Path | None) -> None:
+    def _prepare(self, path: Path | None, *, create: bool) -> None:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise OutputError(
+                f"{path}: was written by another version of geoseg (tables {version}, here "
+                f"{VERSION}): go on with that one, or name another folder"
+            )
+        tables = self._database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if version == 0 and (tables or not create):
+            raise OutputError(f"{path}: is no ledger of geoseg batch: name another folder")
+        if not create:
+            return
         # A commit need not wait for the disk: a kill loses nothing, and after a power cut the last
         # scenes are done anew. Where the file system cannot do it, SQLite stays as it is.
         self._database.execute("PRAGMA journal_mode = WAL")
@@ -77,11 +89,6 @@ class Ledger:
         if version == 0:
             self._database.executescript(
                 f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
-            )
-        elif version != VERSION:
-            raise OutputError(
-                f"{path}: was written by another version of geoseg (tables {version}, here "
-                f"{VERSION}): go on with that one, or name another folder"
             )
 
     # Of the run ---------------------------------------------------------------------------------
@@ -224,6 +231,28 @@ class Ledger:
             raise
 
 
+def _connected(path: Path | None, *, create: bool) -> sqlite3.Connection:
+    """An open file; for reading only, where it is not to be made."""
+    if path is None or create:
+        return _connection(str(path or ":memory:"))
+    address = path.absolute().as_uri()
+    database = _connection(f"{address}?mode=ro")
+    try:
+        database.execute("PRAGMA user_version")
+    except sqlite3.Error as e:
+        database.close()
+        if not isinstance(e, sqlite3.OperationalError) or Path(f"{path}-wal").exists():
+            raise
+        # On a file system that is read-only: nothing can be locked, and nothing changes.
+        return _connection(f"{address}?immutable=1")
+    return database
+
+
+def _connection(address: str) -> sqlite3.Connection:
+    uri = address.startswith("file:")
+    return sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=uri)
+
+
 def _text(values: Mapping[str, Any]) -> str:
     return json.dumps(values, default=str)
 
@@ -236,5 +265,5 @@ def _why(error: sqlite3.Error) -> str:
     if "locked" in text:
         return "is held by another process: wait for its end"
     if "not a database" in text or "malformed" in text:
-        return f"is damaged ({text}): name another folder, or --overwrite to do all anew"
+        return f"is damaged ({text}): name another folder, or remove this one"
     return f"cannot be used ({text}): check the folder's permissions"

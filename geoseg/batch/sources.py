@@ -10,11 +10,14 @@ import csv
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from geoseg.batch.items import Item, safe_name
+from geoseg.batch.ledger import NAME as LEDGER
 from geoseg.batch.stac import Search, is_stac, stac_items
 from geoseg.errors import DataError
 from geoseg.scene.files import is_remote, shown
@@ -70,12 +73,22 @@ def _reader(source: str) -> Callable[[str], Iterator[Item]] | None:
 
 
 def _raster(source: str) -> Iterator[Item]:
+    path = Path(source).expanduser()
+    if _is_local(source) and path.suffix.lower() not in RASTERS and not path.exists():
+        raise DataError(f"{source}: no such file or folder: check the path")
     yield item_of(source)
+
+
+def _is_local(source: str) -> bool:
+    return not (is_remote(source) or source.startswith(("/vsi", "<")))
 
 
 def _folder(source: str) -> Iterator[Item]:
     root = Path(source).expanduser()
     for folder, below, files in os.walk(root):
+        if LEDGER in files:  # what a batch has made, maybe this very one: no scenes
+            below.clear()
+            continue
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in RASTERS and not name.startswith((".", PREFIX)):
@@ -86,8 +99,11 @@ def _folder(source: str) -> Iterator[Item]:
 def _glob(source: str) -> Iterator[Item]:
     pattern = str(Path(source).expanduser())
     fixed = Path(*_before_magic(pattern))
+    made = cache(lambda folder: (folder / LEDGER).exists())  # by a batch: no scenes
     for name in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  of any root
         path = Path(name)
+        if any(made(p) for p in path.parents if p != fixed and p.is_relative_to(fixed)):
+            continue
         if path.is_file() and path.suffix.lower() not in (".ovr", ".xml", ".aux", ".msk"):
             yield item_of(name, name=str(path.relative_to(fixed)))
 
@@ -161,17 +177,25 @@ def item_of(
 
     beside: the file that names it, which a relative path is relative to.
     """
-    if not (is_remote(source) or source.startswith(("/vsi", "<"))):
+    if _is_local(source):
         path = Path(source).expanduser()
         if beside is not None and not path.is_absolute():
             path = Path(beside).expanduser().parent / path
         source = os.path.abspath(path)  # noqa: PTH100  links stay as they are
     if name is None:
         name = PurePosixPath(urlsplit(source).path if is_remote(source) else source).name
+    source, name = _written_out(given := source), _written_out(name)
+    if source != given:
+        known["problem"] = f"{source}: its name is not UTF-8, which GDAL wants: rename it"
     pure = PurePosixPath(name.replace(os.sep, "/"))
     if pure.suffix.lower() in RASTERS:
         pure = pure.with_suffix("")
     return Item(safe_name("__".join(pure.parts)), source, **known)
+
+
+def _written_out(text: str) -> str:
+    """With the bytes of a name that are not UTF-8 as escapes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _location(source: str, columns: Iterable[str]) -> str:
@@ -184,9 +208,15 @@ def _location(source: str, columns: Iterable[str]) -> str:
     raise DataError(f"{source}: no column names rasters (there are: {there}): {_NO_TABLE}")
 
 
-def _opened(source: str) -> Any:
+@contextmanager
+def _opened(source: str) -> Iterator[TextIO]:
     path = Path(source).expanduser()
     try:
-        return path.open(encoding="utf-8-sig", newline="")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
     except OSError as e:
         raise DataError(f"{source}: cannot be read ({e.strerror})") from e
+    except UnicodeDecodeError as e:
+        raise DataError(f"{source}: is not a text in UTF-8: save it as such") from e
+    except csv.Error as e:
+        raise DataError(f"{source}: is no table ({e})") from e

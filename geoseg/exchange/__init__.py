@@ -14,7 +14,7 @@ from typing import Any
 
 from geoseg.bundle import Bundle, CheckReport
 from geoseg.bundle.files import installing
-from geoseg.errors import ModelError, UsageError
+from geoseg.errors import ModelError, UsageError, need_torch
 from geoseg.registry import find
 
 
@@ -82,6 +82,7 @@ def export(
     stride = bundle.spec.tiling.stride
     if tile is not None and (tile < 1 or tile % stride):
         raise UsageError(f"tile: {tile} pixels are no multiple of the model's stride {stride}")
+    need_torch("geoseg model export", "export")
     module, _, name = form.writer.partition(":")
     writer = getattr(importlib.import_module(module), name)
     with installing(path, overwrite=overwrite) as partial:

@@ -20,6 +20,7 @@ from geoseg.bundle import WEIGHTS
 from geoseg.errors import MissingDependencyError, ModelError
 from geoseg.exchange.network import Whole, axes, example
 from geoseg.exchange.objects import Objects
+from geoseg.runtime.graphs import INPUT
 from geoseg.runtime.torch_network import ENCODER
 from geoseg.spec import ModelSpec
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 OPSET = 18  # of ONNX Runtime 1.14 (2023) and later
-INPUT = "pixels"
 _SMALL = 4096  # elements up to which a constant is computed when the graph is made
 
 

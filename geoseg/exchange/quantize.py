@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from geoseg.bundle import GRAPH, TOLERANCE, WEIGHTS, Bundle
 from geoseg.bundle.files import installing
 from geoseg.errors import MissingDependencyError, ModelError, SceneError
-from geoseg.exchange.onnx_graph import INPUT
 from geoseg.grid import plan
 from geoseg.preflight import open_for, preflight
 from geoseg.reading import chips, normalize
 from geoseg.registry import find
-from geoseg.runtime.graphs import graph_of
+from geoseg.runtime.graphs import INPUT, graph_of
 from geoseg.runtime.onnx_runtime import PRECISION, OnnxRuntime, new_session
 from geoseg.spec import ModelSpec
 

@@ -14,6 +14,8 @@ from geoseg.predictions import Detections
 from geoseg.runtime import yolo
 from geoseg.spec import ModelSpec
 
+INPUT = "pixels"  # of the graphs that geoseg writes
+
 
 def graph_of(bundle: Bundle) -> tuple[bytes, bytes | None]:
     """The content of model.onnx and of the file into which it points, checksums verified."""
