@@ -107,6 +107,22 @@ def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.__enter__()
 
 
+def test_a_script_without_its_guard_is_told_so(
+    archive: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    call = (
+        f"{str(archive)!r}, 'out', model={str(options['model'])!r}, engine='processes', workers=1"
+    )
+    script.write_text(f"import geoseg\ngeoseg.batch({call})\n")
+    ended = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "no worker could be started" in ended.stderr.splitlines()[-1]
+    assert set(states(tmp_path / "out").values()) == {"pending"}
+
+
 def test_an_existing_cluster(
     archive: Path, options: dict[str, Any], serial: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +136,19 @@ def test_an_existing_cluster(
         batch(archive, out, engine="dask", scheduler=address, **options)
     assert states(out) == states(serial)
     assert features(out) == features(serial)
+
+
+def test_a_cluster_without_geoseg_is_said(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    hidden = tmp_path / "hidden.py"
+    hidden.write_text("import sys\nsys.modules['geoseg'] = None\n")
+    with LocalCluster(
+        n_workers=1, dashboard_address=None, memory_limit=0, preload=[str(hidden)]
+    ) as cluster:
+        opened = open_engine("dask", scheduler=cluster.scheduler_address)
+        with pytest.raises(GeosegError, match="workers lack geoseg"):
+            opened.__enter__()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals")

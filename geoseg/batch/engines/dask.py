@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
 
@@ -37,7 +37,7 @@ class Dask:
 
     @property
     def dashboard(self) -> str | None:
-        if find_spec("bokeh") is None:
+        if importlib.util.find_spec("bokeh") is None:
             return None
         link: str | None = self._client.dashboard_link
         return link
@@ -104,7 +104,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
 
     Without one a cluster of `workers` processes is started here, and ended with the run.
     """
-    if find_spec("distributed") is None:
+    if importlib.util.find_spec("distributed") is None:
         raise MissingDependencyError("distributed", "dask")
     import dask
     import distributed
@@ -131,4 +131,17 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
             raise GeosegError(
                 f"{address}: no Dask scheduler with workers answers there ({e}): check the address"
             ) from e
+        if scheduler is not None:
+            _must_have_geoseg(client, address)
         yield Dask(client, address)
+
+
+def _must_have_geoseg(client: Any, address: str) -> None:
+    """A worker that cannot read its first scene would end, and the run wait for another one."""
+    found = client.run(importlib.util.find_spec, "geoseg", on_error="return")
+    lacking = sorted(worker for worker, spec in found.items() if spec is None)
+    if lacking:
+        raise GeosegError(
+            f"{address}: its workers lack geoseg ({', '.join(lacking[:3])}): install the same "
+            "version in their environment"
+        )
