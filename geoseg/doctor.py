@@ -7,10 +7,13 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import geoseg
 from geoseg.runtime.cores import physical_cores
+
+if TYPE_CHECKING:
+    from geoseg.registry import ModelEntry
 
 PACKAGES = (
     "rasterio", "pyogrio", "geopandas", "shapely", "pyproj", "numpy", "numba", "pyarrow",
@@ -21,9 +24,15 @@ ENGINES = ("onnxruntime", "openvino")  # that run models, too
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `examine` found; `trouble` is empty on a healthy machine."""
+    """What `examine` found; `trouble` is empty on a healthy machine.
+
+    engine: 'full', or 'light', which has no torch: it predicts with models that have a graph, and
+    does not train. models: those that can be named; without_runtime: those of them that nothing
+    which is installed can run.
+    """
 
     geoseg: str
+    engine: Literal["full", "light"]
     python: str
     platform: str
     cores: int
@@ -31,6 +40,7 @@ class Report:
     gdal: dict[str, str]
     devices: tuple[str, ...]
     models: tuple[str, ...]
+    without_runtime: tuple[str, ...]
     trouble: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -41,25 +51,33 @@ class Report:
 def examine() -> Report:
     """Look at this machine as a run of geoseg would find it."""
     trouble: list[str] = []
+    models = _models(trouble)
     return Report(
         geoseg=geoseg.__version__,
+        engine=_kind(),
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
         cores=os.cpu_count() or 1,
         packages=_packages(trouble),
         gdal=_gdal(trouble),
         devices=_devices(trouble),
-        models=_models(trouble),
+        models=tuple(entry.name for entry in models),
+        without_runtime=tuple(entry.name for entry in models if not entry.runtimes),
         trouble=tuple(trouble),
     )
 
 
 def _packages(trouble: list[str]) -> dict[str, str]:
-    """Versions. Where a lighter engine is installed, torch need not be."""
+    """Versions. A light engine has no torch."""
     engines = {name: v for name in ENGINES if (v := _version(name, [])) != "missing"}
-    light = bool(engines) and _version("torch", []) == "missing"
-    wanted = PACKAGES if light else (*TORCH, *PACKAGES)
+    wanted = PACKAGES if _kind() == "light" else (*TORCH, *PACKAGES)
     return {**{name: _version(name, trouble) for name in wanted}, **engines}
+
+
+def _kind() -> Literal["full", "light"]:
+    """Light: what predicts without torch is there, torch is not."""
+    torch, *others = (_version(name, []) != "missing" for name in ("torch", *ENGINES))
+    return "light" if any(others) and not torch else "full"
 
 
 def _version(package: str, trouble: list[str]) -> str:
@@ -111,12 +129,12 @@ def _devices(trouble: list[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _models(trouble: list[str]) -> tuple[str, ...]:
+def _models(trouble: list[str]) -> list[ModelEntry]:
     from geoseg.errors import ModelError
     from geoseg.registry import list_models
 
     try:
-        return tuple(entry.name for entry in list_models())
+        return list_models()
     except ModelError as e:
         trouble.append(str(e))
-        return ()
+        return []

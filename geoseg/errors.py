@@ -14,9 +14,12 @@ option), says what is wrong with it and what to do. The command line prints the 
     ├── DataError               training data or labels are unusable
     ├── OutputError             an output cannot be written
     └── MissingDependencyError  an optional package is not installed (names the pip extra)
+        └── NeedsTorchError     ... torch: this is a light engine
 """
 
 from __future__ import annotations
+
+import importlib.util
 
 
 class GeosegError(Exception):
@@ -68,3 +71,18 @@ class MissingDependencyError(GeosegError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'geoseg[{extra}]'")
+
+
+class NeedsTorchError(MissingDependencyError):
+    """A light engine, without torch, was asked for what needs it; `what` begins the sentence."""
+
+    def __init__(self, what: str, *, extra: str = "", otherwise: str = "") -> None:
+        wanted = f"'geoseg[{extra}]'" if extra else "geoseg"
+        message = f"{what} needs torch, which is not installed (light engine): pip install {wanted}"
+        GeosegError.__init__(self, message + otherwise)
+
+
+def need_torch(what: str, extra: str = "") -> None:
+    """A NeedsTorchError where torch is not installed; `extra` is what pip has to add beside it."""
+    if importlib.util.find_spec("torch") is None:
+        raise NeedsTorchError(what, extra=extra)

@@ -176,7 +176,7 @@ class PredictOptions(PolygonOptions):
         """A UsageError where an option means nothing to a model of this kind."""
         only_pixels = {
             *("stitch", "mask", "probabilities", "raster_grid", "tta", "cut", "boundary"),
-            *("outline", "sieve", "fill_holes", "min_width", "dissolve", "attributes"),
+            *("outline", "sieve", "fill_holes", "dissolve"),
         }
         given = self.model_fields_set & (only_pixels if spec.finds_objects else {"merge"})
         idle = sorted(name for name in given if getattr(self, name))

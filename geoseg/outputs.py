@@ -52,6 +52,13 @@ OBJECT_COLUMNS: dict[str, pa.DataType] = {
     "area_m2": pa.float64(),
     "perimeter_m": pa.float64(),
 }
+OBJECT_ATTRIBUTES: dict[str, pa.DataType] = {
+    "compactness": pa.float64(),
+    "orientation": pa.float64(),
+    "length_m": pa.float64(),
+    "width_m": pa.float64(),
+    "vertices": pa.int32(),
+}
 
 
 class Outputs:
@@ -130,6 +137,8 @@ class ObjectOutputs:
             "simplify_m": options.simplify,
             "smooth_m": options.smooth,
             "min_area_m2": options.min_area,
+            "min_width_m": options.min_width,
+            "attributes": options.attributes,
             "unit_m": unit_of(grid, spec.gsd),
         }
         self.counts = Counts()
@@ -174,7 +183,8 @@ def open_outputs(
         if spec.finds_objects and path is not None:
             crs = output_crs(grid.crs, options.crs)
             points = {"keypoints": pa.string()} if spec.arguments.get("keypoints") else {}
-            layout: dict[str, Any] = {"columns": OBJECT_COLUMNS | points}
+            more = OBJECT_ATTRIBUTES if options.attributes else {}
+            layout: dict[str, Any] = {"columns": OBJECT_COLUMNS | more | points}
             layout["geometry"] = "MultiPolygon"  # a mask may be in several pieces
             sink = stack.enter_context(VectorSink.open(path, crs=crs, **layout, **common))
             yield ObjectOutputs(grid, spec, options, vectors=sink)

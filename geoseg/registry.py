@@ -39,8 +39,8 @@ class ModelEntry:
     """A model that can be named, with what there is to know when one is chosen.
 
     source: 'package' or 'user'. classes: without the background. gsd: metres per pixel. dtype,
-    value_range: of the rasters that it was trained on. thumbnail: a picture in the bundle, if it
-    has one.
+    value_range: of the rasters that it was trained on. runtimes: those that are installed and can
+    run it. thumbnail: a picture in the bundle, if it has one.
     """
 
     name: str
@@ -55,12 +55,15 @@ class ModelEntry:
     gsd: float
     dtype: str
     value_range: tuple[float, float]
+    runtimes: tuple[str, ...]
     path: Path
     thumbnail: Path | None
 
     @classmethod
     def of(cls, name: str, path: Path) -> ModelEntry:
         """Of the bundle at `path`, which is known as `name`."""
+        from geoseg.runtime.choice import candidates
+
         bundle = Bundle.open(path)
         spec = bundle.spec
         return cls(
@@ -76,6 +79,7 @@ class ModelEntry:
             gsd=spec.gsd,
             dtype=spec.dtype,
             value_range=spec.value_range,
+            runtimes=tuple(candidates(bundle)),
             path=path,
             thumbnail=bundle.thumbnail,
         )

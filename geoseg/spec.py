@@ -210,6 +210,10 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
         raise ModelError(trouble)
     offset, scale = spec.scaling.offset, spec.scaling.scale
     bands = [b.name for b in spec.bands]
+    described = [
+        {"name": b.name, **({"eo:common_name": b.common_name} if b.common_name else {})}
+        for b in spec.bands
+    ]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -229,10 +233,7 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
             "datetime": spec.created,
             "version": spec.version,
             "gsd": spec.gsd,
-            "bands": [
-                {"name": b.name, **({"eo:common_name": b.common_name} if b.common_name else {})}
-                for b in spec.bands
-            ],
+            "bands": described,
             "mlm:name": spec.name,
             "mlm:architecture": spec.architecture,
             "mlm:tasks": [spec.task],
@@ -282,7 +283,11 @@ def to_item(spec: ModelSpec, assets: Mapping[str, Mapping[str, Any]]) -> dict[st
             "geoseg:metrics": dict(spec.metrics),
         },
         "links": [],
-        "assets": {key: dict(asset) for key, asset in assets.items()},
+        # STAC 1.1 wants the bands of an item on an asset, too: on the model itself.
+        "assets": {
+            key: {**asset, **({"bands": described} if "mlm:model" in asset["roles"] else {})}
+            for key, asset in assets.items()
+        },
     }
 
 

@@ -15,10 +15,10 @@ import geoseg
 PACKAGE = Path(geoseg.__file__).parent
 # From the bottom up: a room may import the rooms before it.
 ROOMS = (
-    "errors jit grid predictions config spec events testing scene aoi preflight reading stitch "
-    "vectorize instances sinks models bundle registry runtime exchange options planning layer "
-    "outputs predict vectorize_raster survey batch metrics average_precision data train evaluate "
-    "preview doctor terminal cli"
+    "errors jit components grid predictions config spec events testing scene aoi preflight "
+    "reading stitch vectorize instances sinks models bundle runtime registry exchange options "
+    "planning layer outputs predict vectorize_raster survey batch metrics average_precision data "
+    "train evaluate preview doctor terminal cli"
 ).split()
 WITH_TORCH = {"models", "runtime", "exchange", "train", "doctor"}
 WITH_RASTERIO = {

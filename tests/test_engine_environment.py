@@ -22,20 +22,33 @@ sys.exit(1)
 """
 
 
-def wheel(folder: Path, main: str = DOCTOR) -> Path:
-    """A tiny `geoseg` that only knows `doctor`."""
-    folder.mkdir()
-    info = "geoseg-9.9.dist-info"
+GEOSEG = {
+    "geoseg/__init__.py": "",
+    "geoseg/__main__.py": DOCTOR,
+    f"geoseg/{environment.REQUIREMENTS}": "# those that predict\nsmall>=1\n",
+}
+# torch is in no wheelhouse of these tests.
+NEEDS = "Requires-Dist: small\nRequires-Dist: large\nProvides-Extra: train\n"
+NEEDS += "Requires-Dist: learning; extra == 'train'\n"
+
+
+def put_wheel(folder: Path, name: str, files: dict[str, str], needs: str = "") -> None:
+    info = f"{name}-9.9.dist-info"
     files = {
-        "geoseg/__init__.py": "",
-        "geoseg/__main__.py": main,
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: geoseg\nVersion: 9.9\n",
+        **files,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
-    with zipfile.ZipFile(folder / "geoseg-9.9-py3-none-any.whl", "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
+    with zipfile.ZipFile(folder / f"{name}-9.9-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+
+
+def wheel(folder: Path) -> Path:
+    """A folder with a tiny `geoseg` that only knows `doctor`."""
+    folder.mkdir()
+    put_wheel(folder, "geoseg", GEOSEG)
     return folder
 
 
@@ -56,7 +69,7 @@ def program(path: Path) -> Path:
 
 
 def test_without_any_engine_the_message_says_what_to_do() -> None:
-    with pytest.raises(EngineMissing, match=r"not set up yet\. Set it up in the plugin's settings"):
+    with pytest.raises(EngineMissing, match=r"not set up yet\. Set it up under Raster"):
         find_engine()
 
 
@@ -135,6 +148,45 @@ def test_made_from_a_wheelhouse_repaired_and_removed(tmp_path: Path) -> None:
     remove(folder)
     assert list(folder.parent.iterdir()) == []
     remove(folder)
+
+
+def packages(folder: Path) -> set[str]:
+    """What pip has put there."""
+    found = folder.glob("lib/python*/site-packages/*.dist-info")
+    return {path.name.partition("-")[0] for path in found} - {"pip", "setuptools"}
+
+
+def test_light_is_what_geoseg_itself_lists_and_full_is_all_with_training(tmp_path: Path) -> None:
+    wheels, folder, lines = tmp_path / "wheels", tmp_path / "engine", list[str]()
+    wheels.mkdir()
+    put_wheel(wheels, "geoseg", GEOSEG, NEEDS)
+    put_wheel(wheels, "small", {"small.py": ""})
+    engine = create(
+        folder, kind=environment.LIGHT, device="cpu", wheelhouse=wheels, on_line=lines.append
+    )
+    assert check(engine)["geoseg"] == "9.9"
+    assert packages(folder) == {"geoseg", "small"}
+    assert not any("ERROR" in line for line in lines)  # as pip says of what is left out
+    assert environment.kind_of(folder) == environment.LIGHT
+
+    with pytest.raises(EngineError, match=r"No matching distribution found for (large|learning)"):
+        create(folder, kind=environment.FULL, wheelhouse=wheels)
+    assert packages(folder) == {"geoseg", "small"}
+    for name in ("large", "learning"):
+        put_wheel(wheels, name, {f"{name}.py": ""})
+    create(folder, kind=environment.FULL, wheelhouse=wheels)
+    assert packages(folder) == {"geoseg", "small", "large", "learning"}
+    assert environment.kind_of(folder) == environment.FULL
+    assert environment.kind_of(tmp_path) == ""
+
+
+def test_a_geoseg_without_a_light_engine_says_so(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    put_wheel(wheels, "geoseg", {"geoseg/__init__.py": ""})
+    with pytest.raises(EngineError, match="without a light engine: choose the full one"):
+        create(tmp_path / "engine", kind=environment.LIGHT, wheelhouse=wheels)
+    assert not (tmp_path / "engine").exists()
 
 
 def test_cancel_leaves_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from models import bright_bundle, bright_spec
 from numpy.typing import NDArray
+from torch import nn
 
 from geoseg import runtime
 from geoseg.bundle import Bundle, Sample
@@ -24,8 +25,9 @@ from geoseg.cli import cli
 from geoseg.errors import GeosegError, ModelError, OutputError, UsageError
 from geoseg.exchange import FORMATS, export
 from geoseg.exchange.deepness import metadata
-from geoseg.grid import Tiling
-from geoseg.runtime.fake import fake_instances
+from geoseg.exchange.network import whole
+from geoseg.exchange.onnx_graph import graph_of
+from geoseg.models.unetformer import GlobalLocalAttention
 
 TILE = 96
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, TILE, TILE)).astype(np.float32)
@@ -207,11 +209,29 @@ def test_a_file_that_gives_something_else_is_not_written(tmp_path: Path) -> None
 def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="bytes divided by 255; this one wants uint16"):
         export(_written(tmp_path / "a", dtype="uint16"), "deepness", tmp_path / "m.onnx")
-    spec = fake_instances(bands=3, name="things", tiling=Tiling(32, 8, 8))
-    sample = Sample(np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 1, 32, 32), np.float32))
-    things = Bundle.write(tmp_path / "things", spec, {"w": np.zeros(1, np.float32)}, sample, "")
-    with pytest.raises(ModelError, match="things-0 finds objects"):
-        export(things, "onnx", tmp_path / "m.onnx")
+
+
+class _Counting(nn.Module):
+    """A network for batches of as many pictures as it was exported with."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1].reshape(len(x), 1, *x.shape[2:])
+
+
+def test_a_graph_for_one_shape_only_is_refused() -> None:
+    spec = bright_spec()
+    with pytest.raises(ModelError, match="a graph of tiny for pictures of one shape only"):
+        graph_of(whole(_Counting(), spec), spec)
+
+
+def test_attention_in_windows_takes_any_number_of_pictures() -> None:
+    """Of UNetFormer, whose whole graph takes half a minute."""
+    module, batch = GlobalLocalAttention(16, 2, 4).eval(), torch.randn(2, 16, 8, 12)
+    free = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(module, (batch,), dynamic_shapes=free, strict=False).module()
+    three = torch.randn(3, 16, 8, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(program(three), module(three))
 
 
 def test_command(bright: Path, tmp_path: Path) -> None:

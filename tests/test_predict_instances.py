@@ -21,6 +21,7 @@ from geoseg.errors import UsageError
 from geoseg.grid import Tiling
 from geoseg.runtime.fake import fake_instances, planted
 from geoseg.testing import planted_objects, write_scene
+from geoseg.vectorize.attributes import attributes, mean_width
 
 SHAPE = (300, 420)
 
@@ -109,6 +110,22 @@ def test_options_of_polygons(scene: Path, model: Path, tmp_path: Path) -> None:
     assert degrees.crs.to_epsg() == 4326
     assert degrees["area_m2"].to_numpy() == pytest.approx(whole["area_m2"].to_numpy())
     assert run(scene, tmp_path / "e.gpkg", model, threshold=0.95).empty
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet"])
+def test_slivers_and_more_columns(scene: Path, model: Path, tmp_path: Path, suffix: str) -> None:
+    whole = run(scene, tmp_path / f"a{suffix}", model)
+    found = run(scene, tmp_path / f"b{suffix}", model, min_width=1.5, attributes=True)
+    area, perimeter = whole["area_m2"].to_numpy(), whole["perimeter_m"].to_numpy()
+    wide = mean_width(area, perimeter) >= 1.5
+    assert 0 < wide.sum() < len(whole)
+    assert found["area_m2"].tolist() == whole["area_m2"][wide].tolist()
+    expected = attributes(whole.geometry.to_numpy()[wide], whole.crs, area[wide], perimeter[wide])
+    for name, values in expected.items():
+        assert found[name].to_numpy() == pytest.approx(values), name
+    none = run(scene, tmp_path / f"c{suffix}", model, threshold=0.99, attributes=True)
+    assert list(none.columns) == list(found.columns)
+    assert none.empty
 
 
 def test_an_area_of_interest(scene: Path, model: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_wrong_option_speaks_of_versions() -> None:
         REAL.run(["info", str(SCENE), "--foo"])
     quoted, advice = str(e.value).splitlines()
     assert re.search(r"No such option.*--foo", quoted)
-    assert advice == runner.UPDATE
+    assert advice == runner.update()
     with pytest.raises(EngineError, match=r"(?s)code 2 and no result.*Repair the engine"):
         child("sys.stderr.write('no usage'); sys.exit(2)").run([])
 
@@ -97,6 +97,12 @@ def test_an_error_event_is_the_message_and_the_engine_may_clean_up(tmp_path: Pat
     with pytest.raises(EngineError, match="^no CRS: set one$"):
         child(code).run(["predict"])
     assert mark.exists()
+
+
+def test_what_a_light_engine_lacks_is_told_with_the_remedy_in_qgis() -> None:
+    code = "tell(event='error', kind='NeedsTorchError', message='training needs torch')"
+    with pytest.raises(EngineError, match=r"(?s)^training needs torch\n.*repair the engine"):
+        child(code).run(["train"])
 
 
 @pytest.mark.parametrize("garbage", ["Hello", "[1]", "null", "[" * 5000, '{"event"', "\\xff\\x00"])
@@ -127,7 +133,7 @@ def test_a_crash_shows_the_end_of_stderr_and_what_to_do() -> None:
         child(code).run(["predict"])
     lines = str(e.value).splitlines()
     assert lines[0] == "geoseg ended with code 3 and no result."
-    assert lines[-2:] == ["last words", runner.REPAIR]
+    assert lines[-2:] == ["last words", runner.repair()]
     assert len(str(e.value)) < 3000
 
 

@@ -120,14 +120,8 @@ def _catalog(about: str, names: Sequence[str]) -> dict[str, Any]:
 
 def _model(bundle: Bundle) -> tuple[str, Mapping[str, Any]]:
     """The MLM Item of a model; its files stay where they are."""
-    # STAC 1.1 wants the bands of an item on an asset, too: on the model itself.
-    bands = {"bands": bundle.item["properties"]["bands"]}
     assets = {
-        key: {
-            **asset,
-            "href": str(bundle.path.absolute() / asset["href"]),
-            **(bands if "mlm:model" in asset.get("roles", ()) else {}),
-        }
+        key: {**asset, "href": str(bundle.path.absolute() / asset["href"])}
         for key, asset in bundle.item["assets"].items()
     }
     return bundle.spec.id, {**bundle.item, "assets": assets}

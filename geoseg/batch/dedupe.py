@@ -23,8 +23,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geoseg.batch.seams import Ground, Seams
+from geoseg.components import components
 from geoseg.instances.frames import join
-from geoseg.instances.rule import components
 from geoseg.vectorize.attributes import attributes, large_enough, mean_width
 from geoseg.vectorize.measure import area_perimeter, metres_to_units
 

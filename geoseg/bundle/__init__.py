@@ -366,7 +366,7 @@ class Bundle:
             contents[WEIGHTS] = self.file(WEIGHTS)
         if self.has(THUMBNAIL):
             contents[THUMBNAIL] = self.file(THUMBNAIL)
-        item = {**self.item, "assets": _assets(contents)}
+        item = {**self.item, "assets": to_item(self.spec, _assets(contents))["assets"]}
         return _install(Path(path), item, contents, overwrite=overwrite)
 
 

@@ -189,7 +189,12 @@ def doctor(as_json: bool) -> None:
     from geoseg.terminal import table
 
     report = examine()
-    emit(report.as_dict()) if as_json else click.echo(table(report.as_dict()))
+    record = report.as_dict()
+    if as_json:
+        emit(record)
+    else:
+        light = "light: no training, and models with model.onnx only"
+        click.echo(table({**record, "engine": light} if report.engine == "light" else record))
     if report.trouble:
         sys.exit(1)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from geoseg.bundle import Bundle, CheckReport
 from geoseg.bundle.files import installing
-from geoseg.errors import ModelError, UsageError
+from geoseg.errors import ModelError, UsageError, need_torch
 from geoseg.registry import find
 
 
@@ -39,6 +39,7 @@ FORMATS = {
     "pt2": Format(".pt2", "geoseg.exchange.files:pt2", "torch.export"),
     "mlm": Format(".json", "geoseg.exchange.files:mlm", "the STAC MLM item alone"),
 }
+OF_OBJECTS = ("bundle", "onnx", "mlm")  # formats for models that find objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,15 @@ def export(
     form, path, bundle = FORMATS[to], Path(output).expanduser(), Bundle.open(find(model))
     if form.suffix and path.suffix.lower() != form.suffix:
         raise UsageError(f"{path}: the name of a {to} file ends in {form.suffix}")
-    if to != "mlm" and bundle.spec.finds_objects:
+    if bundle.spec.finds_objects and to not in OF_OBJECTS:
         raise ModelError(
-            f"{bundle.spec.id} finds objects: its network chooses boxes step by step, which has no "
-            "graph of its own yet; it runs with torch only"
+            f"{bundle.spec.id} finds objects, which {to} files of geoseg cannot give; there are: "
+            f"{', '.join(OF_OBJECTS)}"
         )
     stride = bundle.spec.tiling.stride
     if tile is not None and (tile < 1 or tile % stride):
         raise UsageError(f"tile: {tile} pixels are no multiple of the model's stride {stride}")
+    need_torch("geoseg model export", "export")
     module, _, name = form.writer.partition(":")
     writer = getattr(importlib.import_module(module), name)
     with installing(path, overwrite=overwrite) as partial:

@@ -12,7 +12,7 @@ from typing import Any
 
 from geoseg.bundle import Bundle, CheckReport
 from geoseg.errors import ModelError
-from geoseg.exchange.files import proved, session_of
+from geoseg.exchange.files import proved, ran
 from geoseg.exchange.network import whole
 from geoseg.exchange.onnx_graph import graph_of, to_bytes
 from geoseg.runtime.torch_runtime import network_of
@@ -36,7 +36,7 @@ def write(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     values = metadata(spec, size)
     model.metadata_props.update({key: json.dumps(value) for key, value in values.items()})
     raw = to_bytes(model)
-    report = proved(source, "onnx float32", session_of(raw), size=size, unscale=scaling)
+    report = proved(source, "onnx float32", ran(spec, raw), size=size, unscale=scaling)
     path.write_bytes(raw)
     return report
 

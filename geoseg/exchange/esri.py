@@ -9,7 +9,7 @@ from typing import Any
 
 from geoseg.bundle import Bundle, CheckReport
 from geoseg.bundle.files import write_zip
-from geoseg.exchange.files import proved, session_of
+from geoseg.exchange.files import proved, ran
 from geoseg.exchange.network import whole
 from geoseg.exchange.onnx_graph import graph_of, to_bytes
 from geoseg.runtime.torch_runtime import network_of
@@ -22,7 +22,7 @@ def write(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     """A .dlpk file; `tile` is the edge of its pictures, which come as they are in the raster."""
     spec, size = source.spec, tile or source.spec.tiling.size
     raw = to_bytes(graph_of(whole(network_of(source), spec, spec.scaling), spec, size=size))
-    report = proved(source, "onnx float32", session_of(raw), size=size, unscale=spec.scaling)
+    report = proved(source, "onnx float32", ran(spec, raw), size=size, unscale=spec.scaling)
     contents = {
         f"{spec.name}.emd": (json.dumps(definition(spec, size), indent=2) + "\n").encode(),
         f"{spec.name}.onnx": raw,

@@ -19,9 +19,9 @@ from geoseg.bundle.files import ITEM
 from geoseg.errors import ModelError
 from geoseg.exchange.network import axes, example, whole
 from geoseg.exchange.onnx_graph import graph_of, stored_in, to_bytes
-from geoseg.runtime.onnx_runtime import new_session
-from geoseg.runtime.torch_runtime import network_of
-from geoseg.spec import Scaling
+from geoseg.runtime.onnx_runtime import new_session, runtime_on
+from geoseg.runtime.torch_runtime import golden_sample, network_of
+from geoseg.spec import ModelSpec, Scaling
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -32,19 +32,20 @@ def bundle(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     graph = to_bytes(
         graph_of(whole(network_of(source), source.spec), source.spec, stored=stored_in(raw))
     )
-    report = proved(source, "onnx float32", session_of(graph, raw))
+    report = proved(source, "onnx float32", ran(source.spec, graph, raw))
     source.with_graph(graph, path)
     return report
 
 
 def onnx(source: Bundle, path: Path, tile: int | None) -> CheckReport:
-    """Scaled pixels to probabilities; batch, height and width are free, or all edges `tile`."""
+    """Scaled pixels to probabilities, or to objects; height and width are free, or `tile` both, and
+    so is the batch where it gives probabilities."""
     spec = source.spec
     model = graph_of(whole(network_of(source), spec), spec, size=tile)
     item = {**source.item, "assets": {}}
     model.metadata_props.update({"stac_item": json.dumps(item, ensure_ascii=False)})
     raw = to_bytes(model)
-    report = proved(source, "onnx float32", session_of(raw), size=tile)
+    report = proved(source, "onnx float32", ran(spec, raw), size=tile)
     path.write_bytes(raw)
     return report
 
@@ -126,8 +127,8 @@ def proved(
     sample = source.sample()
     if size is not None and size != sample.input.shape[2]:
         image = _of_size(sample.input, size)
-        right = _with_torch(whole(network_of(source), source.spec))(image)
-        sample = replace(sample, input=image, scores=right)
+        right = golden_sample(source.spec, network_of(source), image, half=False)
+        sample = replace(sample, input=image, scores=right.scores)
     if unscale is not None:
         sample = replace(sample, input=_unscaled(sample.input, unscale))
     report = check_sample(sample, Proof(description, function), source.spec.id)
@@ -149,11 +150,9 @@ def _unscaled(image: NDArray[np.float32], scaling: Scaling) -> NDArray[np.float3
     return image * scale + offset
 
 
-def session_of(raw: bytes, stored: bytes | None = None) -> Function:
-    """A graph in ONNX Runtime, as others run it."""
-    session = new_session(raw, stored)
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+def ran(spec: ModelSpec, raw: bytes, stored: bytes | None = None) -> Function:
+    """A graph in ONNX Runtime, as others run it; objects are painted."""
+    return runtime_on(new_session(raw, stored), spec).predict
 
 
 def _with_torch(module: nn.Module) -> Function:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from geoseg.bundle.files import refuse_traps
-from geoseg.errors import ModelError
+from geoseg.errors import ModelError, need_torch
 from geoseg.exchange.adapt import Network, read_graph
 from geoseg.runtime.yolo import LAYOUTS
 
@@ -337,6 +337,7 @@ def _mlm_scaling(given: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def torch_file(path: Path) -> Found:
     """TorchScript, or the tensors of a checkpoint with what its trainer says of the network."""
+    need_torch(f"{path}: importing a file of torch")
     from geoseg.exchange.checkpoints import is_torchscript, read_checkpoint
 
     if is_torchscript(path):

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geoseg.exchange.objects import Objects
 from geoseg.grid import round_up
+from geoseg.models.mask_rcnn import MaskRCNN
 from geoseg.spec import ModelSpec, Scaling
 
 _SAMPLE = 128  # pixels along an edge of the example that is traced, or a little more
@@ -24,6 +26,7 @@ class Whole(nn.Module):
     scaling: what is still to be done to the pixels; None where they come scaled.
     """
 
+    outputs = ("scores",)
     gain: Tensor
     shift: Tensor
 
@@ -54,25 +57,32 @@ class Whole(nn.Module):
                 return scores
 
 
-def whole(network: nn.Module, spec: ModelSpec, scaling: Scaling | None = None) -> Whole:
-    """The network ready to be exported; it is changed in place."""
+def whole(network: nn.Module, spec: ModelSpec, scaling: Scaling | None = None) -> Whole | Objects:
+    """The network ready to be exported; it is changed in place.
+
+    Of one that finds objects the pixels come scaled.
+    """
     _fix_paddings(network)
+    if isinstance(network, MaskRCNN):
+        return Objects(network.eval(), spec).eval().requires_grad_(False)
     return Whole(network.eval(), spec, scaling).eval().requires_grad_(False)
 
 
 def example(spec: ModelSpec) -> Tensor:
-    """A batch of two pictures, higher than wide, such as the network takes."""
+    """A batch of two pictures, higher than wide, such as the network takes; of one that finds
+    objects one picture, as each has as many as it has."""
     generator = torch.Generator().manual_seed(0)
     height, width = spec.tiling.size, spec.tiling.size
     if not spec.tiling.fixed:
         width = max(round_up(_SAMPLE, spec.tiling.stride), 2 * spec.tiling.stride)
         height = width + spec.tiling.stride
-    return torch.randn((2, len(spec.bands), height, width), generator=generator)
+    pictures = 1 if spec.finds_objects else 2
+    return torch.randn((pictures, len(spec.bands), height, width), generator=generator)
 
 
 def axes(spec: ModelSpec) -> dict[int, Any]:
     """The axes of `example` that are free, and in which steps, as torch.export wants it."""
-    free: dict[int, Any] = {0: torch.export.Dim("batch")}
+    free: dict[int, Any] = {} if spec.finds_objects else {0: torch.export.Dim("batch")}
     if not spec.tiling.fixed:
         for axis, name in ((2, "rows"), (3, "cols")):
             free[axis] = spec.tiling.stride * torch.export.Dim(name, min=1, max=_MOST)

@@ -15,11 +15,12 @@ import numpy as np
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from geoseg.bundle import WEIGHTS
 from geoseg.errors import MissingDependencyError, ModelError
-from geoseg.exchange.network import axes, example
+from geoseg.exchange.network import Whole, axes, example
+from geoseg.exchange.objects import Objects
+from geoseg.runtime.graphs import INPUT
 from geoseg.runtime.torch_network import ENCODER
 from geoseg.spec import ModelSpec
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 OPSET = 18  # of ONNX Runtime 1.14 (2023) and later
-INPUT, OUTPUT = "pixels", "scores"
 _SMALL = 4096  # elements up to which a constant is computed when the graph is made
 
 
@@ -52,13 +52,13 @@ def stored_in(raw: bytes) -> dict[str, Stored]:
 
 
 def graph_of(
-    network: nn.Module,
+    network: Whole | Objects,
     spec: ModelSpec,
     *,
     size: int | None = None,
     stored: Mapping[str, Stored] | None = None,
 ) -> ir.Model:
-    """The network (see geoseg.exchange.network) as an ONNX model.
+    """The network (see geoseg.exchange.network.whole) as an ONNX model.
 
     size:   the only size of pictures, one at a time; else batch, height and width are free.
     stored: tensors that are not put into the file, but looked for in weights.safetensors beside it.
@@ -79,8 +79,12 @@ def graph_of(
         passes.ClearMetadataAndDocStringPass(),
     ):
         tidy(model)
+    for value in model.graph.initializers.values():  # which the last pass leaves as they are
+        value.metadata_props.clear()
     if stored is not None:
         _point_into(model, stored)
+    if spec.finds_objects:
+        _of_any_number(model)
     model.producer_name = "geoseg"
     return model
 
@@ -94,7 +98,7 @@ def need_onnx() -> None:
         raise MissingDependencyError("onnx or onnxscript", "export") from e
 
 
-def _exported(network: nn.Module, spec: ModelSpec, size: int | None) -> ir.Model:
+def _exported(network: Whole | Objects, spec: ModelSpec, size: int | None) -> ir.Model:
     if size is None:
         pixels, free = example(spec), axes(spec)
     else:
@@ -109,7 +113,7 @@ def _exported(network: nn.Module, spec: ModelSpec, size: int | None) -> ir.Model
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(network.outputs),
                 dynamic_shapes=(free,),
             )
     except _FAILURES as e:
@@ -117,6 +121,13 @@ def _exported(network: nn.Module, spec: ModelSpec, size: int | None) -> ir.Model
         raise ModelError(f"{spec.id}: torch cannot export {spec.architecture}: {why}") from e
     if program is None:
         raise ModelError(f"{spec.id}: torch cannot export {spec.architecture}")
+    shape = program.model.graph.inputs[0].shape
+    if shape is None or any(isinstance(shape[axis], int) for axis in free):
+        # As a network does that takes a size for a number: len(x) of a batch, for example.
+        raise ModelError(
+            f"{spec.id}: torch makes a graph of {spec.architecture} for pictures of one shape "
+            "only; --to onnx --tile N may work"
+        )
     return program.model
 
 
@@ -167,6 +178,18 @@ def _name(model: ir.Model) -> None:
             if value.dtype == ir.DataType.FLOAT and not users <= inside:
                 value.name = f"{ENCODER}.{left}"
                 left += 1
+
+
+def _of_any_number(model: ir.Model) -> None:
+    """How many objects there are is a formula of the picture's size, of half a kilobyte at each
+    value that it concerns: outputs say 'objects', the others nothing."""
+    import onnx_ir as ir
+
+    for value in (value for node in model.graph for value in node.outputs):
+        if value not in model.graph.outputs:
+            value.shape = value.type = None
+        elif value.shape is not None:
+            value.shape = ir.Shape(["objects", *value.shape[1:]])
 
 
 def _scopes(node: ir.Node) -> list[str]:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from geoseg.bundle import GRAPH, TOLERANCE, WEIGHTS, Bundle
 from geoseg.bundle.files import installing
 from geoseg.errors import MissingDependencyError, ModelError, SceneError
-from geoseg.exchange.onnx_graph import INPUT
 from geoseg.grid import plan
 from geoseg.preflight import open_for, preflight
 from geoseg.reading import chips, normalize
 from geoseg.registry import find
-from geoseg.runtime.graphs import graph_of
+from geoseg.runtime.graphs import INPUT, graph_of
 from geoseg.runtime.onnx_runtime import PRECISION, OnnxRuntime, new_session
 from geoseg.spec import ModelSpec
 
@@ -71,6 +70,10 @@ def quantize(
     graph, or where 8 bits spoil it.
     """
     bundle = Bundle.open(find(model))
+    if bundle.spec.finds_objects:
+        raise ModelError(
+            f"{bundle.spec.id} finds objects: 8 bits are for models that give a class to each pixel"
+        )
     before, stored = graph_of(bundle)
     pictures = _pictures(scene, bundle.spec, 2 * count, tile)
     if len(pictures) < 2:

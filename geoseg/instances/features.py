@@ -33,13 +33,17 @@ def features(
     simplify_m: float = 0.0,
     smooth_m: float = 0.0,
     min_area_m2: float = 0.0,
+    min_width_m: float = 0.0,
+    attributes: bool = False,
     unit_m: float = 1.0,
 ) -> gpd.GeoDataFrame:
-    """One row per object, in `to_crs` or else `crs`; those under `min_area_m2` are left out.
+    """One row per object, in `to_crs` or else `crs`; those under `min_area_m2` are left out, and
+    those narrower than `min_width_m` (see geoseg.vectorize.attributes.mean_width).
 
     Columns: id (running from `first_id`), class, class_id, score, truncated (see
     geoseg.predictions.Objects), area_m2 and perimeter_m (on the ellipsoid, of the final outline),
-    and keypoints (WKT in the same CRS) of a model that finds them. `regularize_m` (of all or by
+    with `attributes` those of the shape in geoseg.vectorize.attributes, and keypoints (WKT in the
+    same CRS) of a model that finds them. `regularize_m` (of all or by
     the name of the class, see geoseg.vectorize.regularize), `simplify_m` (the tolerance of
     Douglas and Peucker 1973) and `smooth_m` (of what is not regularized, see
     geoseg.vectorize.smooth) are in metres; each object is drawn by itself. Without a CRS `unit_m`
@@ -48,6 +52,8 @@ def features(
     import geopandas as gpd
     import shapely
 
+    from geoseg.vectorize.attributes import attributes as describe
+    from geoseg.vectorize.attributes import large_enough
     from geoseg.vectorize.features import class_names, project, tolerances
     from geoseg.vectorize.measure import area_perimeter, metres_to_units
     from geoseg.vectorize.regularize import regular_shapes
@@ -68,8 +74,11 @@ def features(
     if smooth_m > 0:
         shapes = smooth(shapes, np.where(by_class > 0, 0.0, smooth_m * metre))
     area, perimeter = area_perimeter(shapes, crs)
-    kept = np.flatnonzero(area * unit_m**2 >= min_area_m2)
-    shapes = shapes[kept]
+    area, perimeter = area * unit_m**2, perimeter * unit_m
+    large = large_enough(area, perimeter, min_area_m2=min_area_m2, min_width_m=min_width_m)
+    kept = np.flatnonzero(large)
+    shapes, area, perimeter = shapes[kept], area[kept], perimeter[kept]
+    more = describe(shapes, crs, area, perimeter, unit_m=unit_m) if attributes else {}
     if to_crs is not None and to_crs != crs:
         shapes = project(shapes, crs, to_crs)
     columns = {
@@ -78,8 +87,9 @@ def features(
         "class_id": objects.labels[kept].astype(np.int32),
         "score": objects.scores[kept],
         "truncated": objects.truncated[kept],
-        "area_m2": area[kept] * unit_m**2,
-        "perimeter_m": perimeter[kept] * unit_m,
+        "area_m2": area,
+        "perimeter_m": perimeter,
+        **more,
     }
     if objects.keypoints is not None:
         points = _points(objects.keypoints[kept], transform)

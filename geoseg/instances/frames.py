@@ -10,6 +10,7 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
+from geoseg.components import components
 from geoseg.errors import DataError, UsageError
 from geoseg.instances import rule
 from geoseg.instances.rule import Pairs
@@ -77,7 +78,7 @@ def join(
     pairs, cut = _pairs(shapes, number, ground)
     joined = rule.same_object(pairs, labels, number)
     apart = rule.in_conflict(pairs, labels, areas, joined)
-    count, groups = rule.components(len(frame), pairs.one[joined], pairs.two[joined])
+    count, groups = components(len(frame), pairs.one[joined], pairs.two[joined])
     shown = rule.whole(pairs, joined, areas, cut)
     chosen = rule.representatives(groups, count, shown, scores, areas)
     out = _objects(frame, shapes, groups, chosen, scores, areas, score)

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.components import components
 from geoseg.grid import Plan, Window
 from geoseg.instances import masks as ops
 from geoseg.instances import rule
@@ -186,7 +187,7 @@ class InstanceMosaic:
         pairs = Pairs.concatenate([p for p, _ in self._pairs])
         joined = np.concatenate([np.empty(0, np.bool_), *(j for _, j in self._pairs)])
         one, two = (np.searchsorted(ids, number) for number in (pairs.one, pairs.two))
-        number, cluster = rule.components(len(ids), one, two)
+        number, cluster = components(len(ids), one, two)
         bottom = np.zeros(number, np.int64)
         np.maximum.at(bottom, cluster, windows[:, 0] + windows[:, 2])
         closed = (bottom <= stop)[cluster]
@@ -204,7 +205,7 @@ class InstanceMosaic:
     ) -> Iterator[Objects]:
         """The objects that closed detections (numbered as they lie in `views`) become."""
         table = _Table.of(views)
-        number, groups = rule.components(len(table.areas), pairs.one[joined], pairs.two[joined])
+        number, groups = components(len(table.areas), pairs.one[joined], pairs.two[joined])
         ends = rule.open_ends(pairs, joined, table.cut)
         if self._merge == "nms":
             chosen = np.arange(number)

@@ -31,8 +31,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 AGREE = 0.3
 COVER = 0.5
@@ -129,13 +127,6 @@ def open_ends(pairs: Pairs, joined: Bool, cut: NDArray[np.uint8]) -> Bool:
     np.bitwise_or.at(settled, pairs.two[joined], pairs.cut_two[joined])
     unsettled: Bool = (cut & ~settled) > 0
     return unsettled
-
-
-def components(count: int, one: Int64, two: Int64) -> tuple[int, Int64]:
-    """(number, (count,) component of each) of what is connected by the pairs."""
-    links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(count, count))
-    number, component = connected_components(links, directed=False)
-    return int(number), component.astype(np.int64)
 
 
 def representatives(

@@ -76,8 +76,6 @@ def split_objects(
     (H, W), which have to have the label of an object, part it whatever its width, and then go to
     the object that is nearest. The pieces partition the pixels; `geoseg.vectorize` outlines them.
     """
-    from scipy import ndimage
-
     necks = Necks.of(neck_m, step_m, min_area_m2, pixel_m)
     labels = np.asarray(labels)
     for name, array in (("confidence", confidence), ("boundary", boundary)):
@@ -89,6 +87,8 @@ def split_objects(
     if boundary is not None:
         inside = np.where(boundary, 0, 1 if confidence is None else confidence)
     regions = skimage("measure").label(labels, background=0, connectivity=1)
+    from scipy import ndimage  # scikit-image brings it
+
     out = np.zeros(labels.shape, np.int32)
     last = 0
     for number, where in enumerate(ndimage.find_objects(regions), start=1):

@@ -37,8 +37,8 @@ from geoseg.models.roi_pool import MAPS
 from geoseg.models.rpn import Proposals
 
 STRIDE = 32
-_FIRST = 2  # of the encoder's maps, in halvings
-_LAST = LEVELS + 1  # its last, which the pyramid halves once more
+FIRST = 2  # of the encoder's maps, in halvings
+LAST = LEVELS + 1  # its last, which the pyramid halves once more
 
 Targets = Iterable[Mapping[str, Tensor]]
 
@@ -51,7 +51,7 @@ class MaskRCNN(nn.Module):
         self.encoder, widths = new_encoder(options.encoder, bands=bands)
         self.encoder_name = options.encoder
         self.frozen_norms = options.freeze_norms
-        maps = widths[_FIRST:_LAST]
+        maps = widths[FIRST:LAST]
         if len(maps) != LEVELS - 1 or not all(maps):
             raise ModelError(f"the encoder {options.encoder} has no maps of strides 4 to {STRIDE}")
         self.fpn = FeaturePyramidNetwork(maps, options.channels, LastLevelMaxPool())
@@ -65,7 +65,7 @@ class MaskRCNN(nn.Module):
         if self.training and targets is None:
             raise ValueError("training needs targets")
         sizes = [(images.shape[2], images.shape[3])] * len(images)
-        maps = self.encoder(images)[_FIRST:_LAST]
+        maps = self.encoder(images)[FIRST:LAST]
         pyramid = self.fpn({str(i): fitting(one, self.fpn) for i, one in enumerate(maps)})
         known = [{**t, "labels": t["labels"] + 1} for t in targets or ()]  # 0 is the background
         proposals, losses = self.rpn(ImageList(images, sizes), pyramid, known or None)

@@ -15,12 +15,12 @@ from torchvision.ops.poolers import LevelMapper  # type: ignore[import-untyped]
 
 MAPS = ("0", "1", "2", "3")  # of the pyramid; the fifth is for proposals only
 STRIDES = (4, 8, 16, 32)
-_SAMPLES = 2  # in a cell, along an edge
+SAMPLES = 2  # in a cell, along an edge
 
 Features = Mapping[str, Tensor]  # float32
 Sizes = Sequence[tuple[int, int]]
 
-_level_of = LevelMapper(2, 5, 224, 4, 1e-6)
+level_of = LevelMapper(2, 5, 224, 4, 1e-6)
 
 
 def new_pooler(kind: str, size: int) -> nn.Module:
@@ -36,7 +36,7 @@ class RoIAlign(MultiScaleRoIAlign):  # type: ignore[misc]
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__(list(MAPS), size, sampling_ratio=_SAMPLES)
+        super().__init__(list(MAPS), size, sampling_ratio=SAMPLES)
         self.size = size
 
     def forward(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> Tensor:
@@ -55,7 +55,7 @@ class RoIPool(nn.Module):
         self.size = size
 
     def forward(self, features: Features, boxes: list[Tensor], sizes: Sizes) -> Tensor:
-        levels = _level_of(boxes)
+        levels = level_of(boxes)
         rois = torch.cat([_pictures(boxes)[:, None], torch.cat(boxes)], 1)
         maps = [features[name] for name in MAPS]
         out = maps[0].new_zeros((len(rois), maps[0].shape[1], self.size, self.size))
@@ -78,7 +78,7 @@ def _aligned(maps: Sequence[Tensor], boxes: list[Tensor], size: int) -> Tensor:
     every = torch.cat(boxes)
     if not len(every):
         return pixels.new_zeros((0, channels, size, size))
-    level = _level_of(boxes)
+    level = level_of(boxes)
     shapes = torch.tensor([m.shape[-2:] for m in maps])
     counts = torch.tensor([m.numel() // channels for m in maps])
     height, width = shapes[level].unbind(1)
@@ -88,7 +88,7 @@ def _aligned(maps: Sequence[Tensor], boxes: list[Tensor], size: int) -> Tensor:
     col, col_weight = _along(scaled[:, 0], scaled[:, 2], width, size)
     at = (row * width[:, None, None])[:, :, None, :, None] + col[:, None, :, None, :]
     weight = row_weight[:, :, None, :, None] * col_weight[:, None, :, None, :]
-    cell = (first[:, None, None, None, None] + at).reshape(-1, (2 * _SAMPLES) ** 2)
+    cell = (first[:, None, None, None, None] + at).reshape(-1, (2 * SAMPLES) ** 2)
     seen = F.embedding_bag(cell, pixels, per_sample_weights=weight.view(cell.shape), mode="sum")
     return seen.view(-1, size, size, channels).permute(0, 3, 1, 2)
 
@@ -99,7 +99,7 @@ def _along(start: Tensor, stop: Tensor, limit: Tensor, size: int) -> tuple[Tenso
     As torchvision has it: no box is narrower than a pixel, what lies up to a pixel beyond the map
     is at its border, and what lies farther out is zero.
     """
-    steps = (torch.arange(_SAMPLES * size) + 0.5) / (_SAMPLES * size)
+    steps = (torch.arange(SAMPLES * size) + 0.5) / (SAMPLES * size)
     at = start[:, None] + (stop - start).clamp(min=1)[:, None] * steps
     last = (limit - 1)[:, None].to(at.dtype)
     inside = (at >= -1) & (at <= last + 1)
@@ -107,6 +107,6 @@ def _along(start: Tensor, stop: Tensor, limit: Tensor, size: int) -> tuple[Tenso
     low = at.floor()
     high = torch.minimum(low + 1, last)
     share = at - low
-    weights = torch.stack([1 - share, share], 2) * (inside / _SAMPLES)[..., None]
+    weights = torch.stack([1 - share, share], 2) * (inside / SAMPLES)[..., None]
     pixels = torch.stack([low, high], 2).long()
     return pixels.view(len(start), size, -1), weights.view(len(start), size, -1)

@@ -122,13 +122,13 @@ class GlobalLocalAttention(nn.Module):
     def _within_windows(self, qkv: Tensor) -> Tensor:
         """(N, 3 * width, H, W), H and W multiples of the window, to (N, width, H, W)."""
         w, (rows, columns) = self.window, (side // self.window for side in qkv.shape[-2:])
-        parts = qkv.reshape(len(qkv), 3, self.heads, -1, rows, w, columns, w)
+        parts = qkv.reshape(qkv.shape[0], 3, self.heads, -1, rows, w, columns, w)
         parts = parts.permute(1, 0, 4, 6, 2, 5, 7, 3)  # 3, N, rows, columns, heads, w, w, each
         shape = parts.shape[1:]
         q, k, v = parts.reshape(3, -1, self.heads, w * w, parts.shape[-1])
         bias = self.bias[:, self.offsets].to(q.dtype)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).reshape(shape)
-        return seen.permute(0, 3, 6, 1, 4, 2, 5).reshape(len(qkv), -1, rows * w, columns * w)
+        return seen.permute(0, 3, 6, 1, 4, 2, 5).reshape(qkv.shape[0], -1, rows * w, columns * w)
 
     def _across(self, x: Tensor) -> Tensor:
         """The sum of the means over a window's length, along columns and along rows."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import Bundle
-from geoseg.errors import UsageError
+from geoseg.errors import UsageError, need_torch
 from geoseg.instances.paste import paste
 from geoseg.predictions import Chip, Detections, InstancePrediction, SemanticPrediction
 from geoseg.reading import normalize
@@ -89,6 +89,8 @@ def load(
     from geoseg.runtime.augment import Augmented, Ensemble
     from geoseg.runtime.choice import fastest
 
+    if runtime == "torch":
+        need_torch("the runtime torch")
     several = [bundles] if isinstance(bundles, Bundle) else list(bundles)
     if not several:
         raise UsageError("no model was given")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle
-from geoseg.errors import GeosegError, MissingDependencyError, ModelError
+from geoseg.errors import GeosegError, MissingDependencyError, NeedsTorchError
 from geoseg.runtime.remembered import recall, remember
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def _version(package: str) -> str:
 def _nothing(bundle: Bundle) -> GeosegError:
     if bundle.has(GRAPH):
         return MissingDependencyError("onnxruntime", "onnx")
-    return ModelError(
-        f"{bundle.path}: it has no {GRAPH}, so it needs torch, which is not installed: "
-        "pip install geoseg; or, on a machine with torch, "
-        f"geoseg model export {bundle.spec.name} --to bundle"
+    export = f"; or, on a machine with torch, geoseg model export {bundle.spec.name} --to bundle"
+    return NeedsTorchError(
+        f"{bundle.path}: it has no {GRAPH}, so it",
+        otherwise=export,
     )

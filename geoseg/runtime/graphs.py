@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle, CheckReport
 from geoseg.errors import GeosegError, ModelError
+from geoseg.predictions import Detections
+from geoseg.runtime import yolo
+from geoseg.spec import ModelSpec
+
+INPUT = "pixels"  # of the graphs that geoseg writes
 
 
 def graph_of(bundle: Bundle) -> tuple[bytes, bytes | None]:
@@ -19,6 +25,33 @@ def graph_of(bundle: Bundle) -> tuple[bytes, bytes | None]:
             "makes a model that has one, where torch is installed"
         )
     return bundle.file(GRAPH), bundle.file(WEIGHTS) if bundle.has(WEIGHTS) else None
+
+
+def objects_in(
+    outputs: Mapping[str, NDArray[Any]], spec: ModelSpec, shape: tuple[int, int]
+) -> list[Detections]:
+    """What a graph that finds objects gives, by name, for pictures of `shape` (height, width).
+
+    A graph of ours has one picture's objects as its outputs (geoseg.exchange.objects); that of a
+    YOLO has candidates of any number of pictures.
+    """
+    if "detector" in spec.arguments:
+        return yolo.detections([np.asarray(o, np.float32) for o in outputs.values()], spec, shape)
+    try:
+        found = Detections(
+            outputs["boxes"].astype(np.float32),
+            outputs["labels"].astype(np.int64),
+            outputs["scores"].astype(np.float32),
+            *(outputs[n].astype(np.float32) if n in outputs else None for n in _MORE),
+        )
+    except (KeyError, ValueError) as e:
+        raise ModelError(f"{spec.id}: {GRAPH} does not give objects ({e})") from e
+    if len(found) and not 0 <= found.labels.min() <= found.labels.max() < len(spec.classes):
+        raise ModelError(f"{spec.id}: {GRAPH} gives objects of classes that it does not have")
+    return [found]
+
+
+_MORE = ("masks", "keypoints")
 
 
 def disagreement(bundle: Bundle, reports: Sequence[CheckReport]) -> ModelError:

@@ -16,9 +16,8 @@ from geoseg.bundle import GRAPH, WEIGHTS, Bundle
 from geoseg.errors import GeosegError, MissingDependencyError, ModelError, UsageError
 from geoseg.instances.paste import paint
 from geoseg.predictions import Detections
-from geoseg.runtime import yolo
 from geoseg.runtime.cores import physical_cores
-from geoseg.runtime.graphs import disagreement, graph_of, too_little_memory
+from geoseg.runtime.graphs import disagreement, graph_of, objects_in, too_little_memory
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -57,19 +56,19 @@ class OnnxRuntime:
         parts = []
         for first in range(0, len(batch), self.batch_size):
             part = np.ascontiguousarray(batch[first : first + self.batch_size])
-            parts.append(np.asarray(self._run(part)[0], np.float32))
+            parts.append(np.asarray(next(iter(self._run(part).values())), np.float32))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, part: NDArray[np.float32]) -> list[NDArray[Any]]:
+    def _run(self, part: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The outputs by name, in the graph's order."""
+        names = [output.name for output in self.session.get_outputs()]
         try:
-            outputs: list[NDArray[Any]] = self.session.run(
-                None, {self.session.get_inputs()[0].name: part}
-            )
+            outputs = self.session.run(names, {self.session.get_inputs()[0].name: part})
         except _failures() as e:
             if any(word in str(e) for word in ("bad_alloc", "allocate", "out of memory")):
                 raise too_little_memory(self.device, part) from e
             raise GeosegError(f"{self.spec.id} fails in ONNX Runtime: {_first_line(e)}") from e
-        return outputs
+        return dict(zip(names, outputs, strict=True))
 
 
 class OnnxDetector(OnnxRuntime):
@@ -80,8 +79,7 @@ class OnnxDetector(OnnxRuntime):
         shape, found = (batch.shape[2], batch.shape[3]), list[Detections]()
         for first in range(0, len(batch), self.batch_size):
             part = np.ascontiguousarray(batch[first : first + self.batch_size])
-            outputs = [np.asarray(o, np.float32) for o in self._run(part)]
-            found += yolo.detections(outputs, self.spec, shape)
+            found += objects_in(self._run(part), self.spec, shape)
         return found
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
@@ -118,13 +116,25 @@ def load(
             if name != names[-1]:  # a package for GPUs on a machine without its libraries
                 continue
             raise ModelError(f"{bundle.path}: {GRAPH} cannot be run: {_first_line(e)}") from e
-        kind = OnnxDetector if bundle.spec.finds_objects else OnnxRuntime
-        runtime = kind(bundle.spec, session, name, threads, batch_size or 1)
+        runtime = runtime_on(session, bundle.spec, name, threads, batch_size)
         report = bundle.check(runtime)
         if report.ok:
             return runtime
         reports.append(report)
     raise disagreement(bundle, reports)
+
+
+def runtime_on(
+    session: onnxruntime.InferenceSession,
+    spec: ModelSpec,
+    device: str = "cpu",
+    threads: int = 1,
+    batch_size: int | None = None,
+) -> OnnxRuntime:
+    """The runtime of the model's kind; its batch size is 1 where the graph takes one picture."""
+    kind = OnnxDetector if spec.finds_objects else OnnxRuntime
+    alone = session.get_inputs()[0].shape[0] == 1
+    return kind(spec, session, device, threads, 1 if alone else batch_size or 1)
 
 
 def devices_for(device: str) -> list[str]:

@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle
-from geoseg.errors import GeosegError, MissingDependencyError, ModelError, UsageError
+from geoseg.errors import GeosegError, MissingDependencyError, UsageError
+from geoseg.instances.paste import paint
+from geoseg.predictions import Detections
 from geoseg.runtime.cores import physical_cores
-from geoseg.runtime.graphs import disagreement, graph_of, too_little_memory
+from geoseg.runtime.graphs import disagreement, graph_of, objects_in, too_little_memory
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ DEVICES = ("cpu", "gpu", "npu")
 ENCODER = "encoder"  # see geoseg.exchange.onnx_graph
 STREAMS = 2  # pictures at once on a CPU
 KEPT = 2  # compiled graphs: that of the tiles, and one more
+
+Outputs = dict[str, NDArray[Any]]  # of a graph, by name, in its order
 
 
 @dataclass
@@ -54,16 +58,20 @@ class OpenVinoRuntime:
         return f"openvino {self.precision} {where}"
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        return np.concatenate([next(iter(each.values())) for each in self._run(batch)])
+
+    def _run(self, batch: NDArray[np.float32]) -> list[Outputs]:
+        """What the graph gives for each picture."""
         pictures = [np.ascontiguousarray(batch[i : i + 1]) for i in range(len(batch))]
         try:
             chains = self._chains(pictures[0].shape)
             if len(pictures) == 1 or len(chains) == 1:
-                return np.concatenate([chains[0](one) for one in pictures])
+                return [chains[0](one) for one in pictures]
             free: SimpleQueue[Chain] = SimpleQueue()
             for chain in chains:
                 free.put(chain)
             with ThreadPoolExecutor(len(chains)) as pool:
-                return np.concatenate(list(pool.map(partial(_with_next, free), pictures)))
+                return list(pool.map(partial(_with_next, free), pictures))
         except RuntimeError as e:
             if any(word in str(e) for word in ("bad_alloc", "allocate", "out of memory")):
                 raise too_little_memory(self.device, batch[:1]) from e
@@ -96,6 +104,20 @@ class OpenVinoRuntime:
         return settings
 
 
+class OpenVinoDetector(OpenVinoRuntime):
+    """A network that finds objects; see geoseg.runtime.Detector."""
+
+    def detect(self, batch: NDArray[np.float32], /) -> list[Detections]:
+        """The objects of each picture, the surest first."""
+        shape, every = (batch.shape[2], batch.shape[3]), self._run(batch)
+        return [one for outputs in every for one in objects_in(outputs, self.spec, shape)]
+
+    def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """The objects painted, (N, K, H, W)."""
+        shape, classes = (batch.shape[2], batch.shape[3]), len(self.spec.classes)
+        return np.stack([paint(found, classes, shape) for found in self.detect(batch)])
+
+
 class Folder:
     """The graph and its weights, checksums verified, for as long as this object lives: OpenVINO
     reads the weights when it compiles, and beside the graph."""
@@ -115,14 +137,15 @@ class Chain:
     def __init__(self, graphs: list[openvino.CompiledModel]) -> None:
         self._requests = [graph.create_infer_request() for graph in graphs]
 
-    def __call__(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, picture: NDArray[np.float32]) -> Outputs:
         known: dict[str, Any] = {}
         for request in self._requests:
             graph = request.model_outputs
             inputs = {port: known.get(port.any_name, picture) for port in request.model_inputs}
             request.infer(inputs, share_inputs=True)
             known |= {port.any_name: request.get_tensor(port).data for port in graph}
-        return np.array(request.get_output_tensor(0).data, np.float32)
+        last = [(port.any_name, request.get_tensor(port)) for port in graph]
+        return {name: np.array(tensor.data) for name, tensor in last}
 
 
 def split(model: openvino.Model) -> list[openvino.Model]:
@@ -157,7 +180,7 @@ def _parts(precision: str) -> list[str]:
     return ["float32", "bfloat16"] if precision == "mixed" else [precision]
 
 
-def _with_next(free: SimpleQueue[Chain], picture: NDArray[np.float32]) -> NDArray[np.float32]:
+def _with_next(free: SimpleQueue[Chain], picture: NDArray[np.float32]) -> Outputs:
     chain = free.get()
     try:
         return chain(picture)
@@ -174,19 +197,24 @@ def load(
     threads: int | None = None,
 ) -> OpenVinoRuntime:
     """The graph of a bundle in the fastest precision that agrees with its golden sample."""
-    if bundle.spec.finds_objects:
-        raise ModelError(f"{bundle.spec.id} finds objects: use --runtime onnx")
-    where = find_device(device)
+    where, objects = find_device(device), bundle.spec.finds_objects
     if precision not in ("auto", "mixed", *PRECISIONS):
         raise UsageError(
             f"no precision is named {precision!r}; there are: auto, {', '.join(PRECISIONS)}"
         )
+    if objects and precision not in ("auto", "float32"):
+        raise UsageError(
+            f"{bundle.spec.id} finds objects, whose boxes are numbers of pixels: the openvino "
+            f"runtime computes them in float32, not in {precision}"
+        )
+    kind = OpenVinoDetector if objects else OpenVinoRuntime
     threads = threads or physical_cores()
     streams = batch_size or (STREAMS if where == "cpu" and threads > 1 else 1)
     folder = Folder(bundle)
     reports = []
-    for name in _precisions(where) if precision == "auto" else [precision]:
-        runtime = OpenVinoRuntime(bundle.spec, folder, where, name, threads, streams)
+    fast = ["float32"] if objects else _precisions(where)
+    for name in fast if precision == "auto" else [precision]:
+        runtime = kind(bundle.spec, folder, where, name, threads, streams)
         report = bundle.check(runtime)
         if report.ok:
             return runtime

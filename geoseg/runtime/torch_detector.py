@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from geoseg.instances.paste import paint
 from geoseg.predictions import Detections
 from geoseg.runtime.torch_network import TorchNetwork
+from geoseg.spec import ModelSpec
 
 _NEAREST = 1e-6  # to 0 and 1 that a score is taken, which else would have no logit
 
@@ -34,14 +35,16 @@ class TorchDetector(TorchNetwork):
         return [self._detections(found) for found in self._network(x)]
 
     def _detections(self, found: dict[str, Tensor]) -> Detections:
-        found = {**found, "scores": self._calibrated(found["scores"].float())}
+        found = {**found, "scores": calibrated(found["scores"].float(), self.spec)}
         arrays = {
             name: value.float().cpu().numpy() for name, value in found.items() if name != "labels"
         }
         return Detections(labels=found["labels"].long().cpu().numpy(), **arrays)
 
-    def _calibrated(self, scores: Tensor) -> Tensor:
-        if (self.spec.temperature, self.spec.bias) == (1, 0):
-            return scores
-        logits = torch.logit(scores, eps=_NEAREST)
-        return torch.sigmoid(logits / self.spec.temperature + self.spec.bias)
+
+def calibrated(scores: Tensor, spec: ModelSpec) -> Tensor:
+    """Scores of objects as probabilities, by the model's temperature and bias."""
+    if (spec.temperature, spec.bias) == (1, 0):
+        return scores
+    logits = torch.logit(scores, eps=_NEAREST)
+    return torch.sigmoid(logits / spec.temperature + spec.bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geoseg.config import check
+from geoseg.errors import need_torch
 from geoseg.events import Listener, ignore
 from geoseg.train.config import ScheduleConfig, TrainConfig
 
@@ -26,6 +27,7 @@ def train(
     are); an interrupted run in it goes on. `data` and `steps` stand in for what the recipe says.
     `progress`: a bar and remarks on stderr. `listener` is called with events (see geoseg.events).
     """
+    need_torch("training", "train")
     from geoseg.train.export import outcome, write_bundle
     from geoseg.train.run import run
 

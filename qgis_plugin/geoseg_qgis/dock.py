@@ -38,16 +38,19 @@ from .algorithms.predict import bounds
 from .area import VIEW, Area, AreaChooser, AreaError, narrow
 from .bands import BandBox
 from .i18n import tr
-from .inputs import raster_source
-from .model_box import ModelBox, outline_defaults
+from .inputs import layer_file, raster_source, same_file
+from .model_box import OBJECTS, ModelBox, outline_defaults
 from .preflight import Polygons, Report
 from .render import Rendering, needs_rendering
 from .run import Run
-from .runner import EngineMissing
+from .runner import EngineBroken, EngineMissing
 from .tasks import BackgroundTask
 
 CALM = 500  # milliseconds without a change before the engine is asked
-PLAN_OPTIONS = {"BANDS": "--bands"}  # parameters of the run that its plan depends on
+
+
+class OutputError(Exception):
+    """One message for users: why nothing is written there."""
 
 
 class SegmentDock(QgsDockWidget):
@@ -63,6 +66,7 @@ class SegmentDock(QgsDockWidget):
         self._planned: BackgroundTask | None = None
         self._run: Run | None = None
         self._report = Report()
+        self._outlined = ""  # the model whose outlines were proposed
         self._is_old = True  # what is shown does not belong to what is chosen
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -234,8 +238,12 @@ class SegmentDock(QgsDockWidget):
     def _model_changed(self) -> None:
         model = self.model.model()
         if model is not None:
-            for name, value in outline_defaults(model).items():
-                self.outlines[name].setValue(value)
+            if model["name"] != self._outlined:  # else the list is only read anew
+                self._outlined = model["name"]
+                for name, value in outline_defaults(model).items():
+                    self.outlines[name].setValue(value)
+            # Of objects there are none.
+            self.probabilities.setEnabled(model.get("task") != OBJECTS)
         self._chosen_anew()
 
     def _chosen_anew(self) -> None:
@@ -275,6 +283,10 @@ class SegmentDock(QgsDockWidget):
         if layer is None:
             self._tell(_line(preflight.INFO, tr("Add an image to the map first.")))
             return
+        if not layer.isValid():
+            text = tr("{layer} cannot be read: its file or its server is gone.")
+            self._tell(_line(preflight.WARNING, text.format(layer=layer.name())))
+            return
         if model is None:
             if self._asked is None and not self._report.missing:
                 self.refresh_models()
@@ -282,12 +294,16 @@ class SegmentDock(QgsDockWidget):
         try:
             area = self.area.area(layer)
             if needs_rendering(layer):
+                settings.engine()  # nobody is asked, but there must be one
                 rendering = self._rendering(layer, area)
                 self._tell(preflight.of_service(rendering, float(model["gsd"])), ready=True)
                 return
             arguments = self._plan_arguments(layer, model, area)
         except (AreaError, QgsProcessingException) as e:
             self._tell(_line(preflight.WARNING, str(e)))
+            return
+        except EngineMissing as e:
+            self._tell(_failure(e))
             return
         polygons = None
         if area.polygons is not None:
@@ -342,8 +358,10 @@ class SegmentDock(QgsDockWidget):
         }
         if self.bands.value():
             parameters["BANDS"] = self.bands.value()
-        if self.probabilities.isChecked():
+        _spare_layers(path)
+        if self.probabilities.isChecked() and self.probabilities.isEnabled():
             beside = str(Path(path).with_suffix("")) + "_probabilities.tif" if path else ""
+            _spare_layers(beside)
             parameters["PROBABILITIES"] = _loaded(
                 beside, tr("{name}, probabilities").format(name=name)
             )
@@ -354,6 +372,10 @@ class SegmentDock(QgsDockWidget):
             parameters = self._parameters()
         except AreaError as e:
             self._tell(_line(preflight.WARNING, str(e)))
+            return
+        except OutputError as e:
+            self.status.setText(f"✗ {e}")
+            self.status.setVisible(True)
             return
         self.model.remember()
         self._run = Run(parameters, self)
@@ -440,6 +462,18 @@ def _amount(suffix: str, tip: str) -> QDoubleSpinBox:
     return spin
 
 
+def _spare_layers(path: str) -> None:
+    """Refuse to replace what the project shows: edits would be lost, and Windows locks it."""
+    for layer in QgsProject.instance().mapLayers().values():
+        if same_file(path, layer_file(layer)):
+            text = tr(
+                "{file} is a layer of the project ({layer}). Choose another name for the result, "
+                "or remove that layer first."
+            )
+            file = Path(layer_file(layer)).name
+            raise OutputError(text.format(file=file, layer=layer.name()))
+
+
 def _loaded(path: str, name: str) -> QgsProcessingOutputLayerDefinition:
     """An output that becomes a layer of the project."""
     sink = path or QgsProcessing.TEMPORARY_OUTPUT
@@ -456,5 +490,5 @@ def _line(level: str, text: str) -> Report:
 
 def _failure(error: Exception) -> Report:
     report = _line(preflight.ERROR, str(error))
-    report.missing = isinstance(error, EngineMissing)
+    report.missing = isinstance(error, (EngineMissing, EngineBroken))
     return report

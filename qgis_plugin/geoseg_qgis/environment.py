@@ -14,9 +14,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .runner import Child, Engine, EngineCanceled, EngineError, EngineMissing, clean_environment
+from .runner import (
+    Child,
+    Engine,
+    EngineCanceled,
+    EngineError,
+    EngineMissing,
+    clean_environment,
+    tr,
+)
 
 MARK = "geoseg-engine.json"  # makes a folder ours: nothing else is ever replaced or removed
+LIGHT, FULL = "light", "full"  # kinds of engines: without PyTorch, and with all there is
+REQUIREMENTS = "requirements-light.txt"  # in the package: what a light engine needs beside it
+EXTRAS = "geoseg[train,instances,onnx]"  # of a full one
 PYTHONS = ((3, 13), (3, 12), (3, 11))  # those that geoseg runs on, the best first
 SLOW = 180  # seconds: torch from a cold network disk takes its time
 # Offices set these for pip; the other PIP_ variables change where it installs to.
@@ -34,7 +45,6 @@ import ensurepip, json, sys, venv
 program = getattr(sys, "_base_executable", "") or sys.executable
 print(json.dumps([*sys.version_info[:2], program]))
 """
-SET_UP = "Set it up in the plugin's settings, or name there the Python that has geoseg."
 
 Line = Callable[[str], None]
 
@@ -57,7 +67,7 @@ def find_engine(configured: str = "") -> Engine:
     a surprise.
     """
     named = {
-        "the setting": configured.strip(),
+        tr("the setting"): configured.strip(),
         "GEOSEG_PYTHON": os.environ.get("GEOSEG_PYTHON", ""),
         "GEOSEG_ENGINE": os.environ.get("GEOSEG_ENGINE", ""),
     }
@@ -69,7 +79,14 @@ def find_engine(configured: str = "") -> Engine:
     on_path = shutil.which("geoseg")
     if on_path:
         return Engine((on_path,))
-    raise EngineMissing(f"geoseg's engine is not set up yet. {SET_UP}")
+    raise EngineMissing(tr("geoseg's engine is not set up yet.") + " " + _set_up())
+
+
+def _set_up() -> str:
+    return tr(
+        "Set it up under Raster ▸ geoseg ▸ Engine and models, or name there the Python that has "
+        "geoseg."
+    )
 
 
 def _named(name: str, origin: str) -> Engine:
@@ -78,7 +95,8 @@ def _named(name: str, origin: str) -> Engine:
     if path.is_dir():
         path = _python(path)
     if not path.is_file():
-        raise EngineMissing(f"{origin} names {path}, which does not exist. {SET_UP}")
+        text = tr("{origin} names {path}, which does not exist.")
+        raise EngineMissing(text.format(origin=origin, path=path) + " " + _set_up())
     if origin == "GEOSEG_PYTHON" or re.match(r"(python|pypy)", path.name, re.IGNORECASE):
         return Engine((str(path), "-m", "geoseg"))
     return Engine((str(path),))
@@ -117,6 +135,12 @@ def is_private(folder: Path) -> bool:
     return folder.is_absolute() and bool(_mark(folder))
 
 
+def kind_of(folder: Path) -> str:
+    """LIGHT or FULL, "" where the plugin has made nothing."""
+    mark = _mark(folder)
+    return str(mark.get("kind", FULL)) if mark else ""
+
+
 def _is_complete(folder: Path) -> bool:
     return bool(_mark(folder).get("complete")) and _python(folder).exists()
 
@@ -132,9 +156,11 @@ def check(engine: Engine, is_canceled: Callable[[], bool] = _never) -> dict[str,
     except EngineCanceled:
         if is_canceled():
             raise
-        raise EngineError(
-            f"geoseg does not answer within {SLOW} s. Try again; if it stays so, repair the engine."
-        ) from None
+        text = tr(
+            "geoseg does not answer within {seconds} s. Try again; if it stays so, repair the "
+            "engine."
+        )
+        raise EngineError(text.format(seconds=SLOW)) from None
 
 
 def diagnostics(engine: Engine | None) -> str:
@@ -166,17 +192,17 @@ def remove(folder: Path) -> None:
     if not folder.exists():
         return
     if not _mark(folder) and any(folder.iterdir()):
-        raise EngineError(
-            f"{folder} was not made by this plugin, so it stays. Delete it by hand if it may go."
+        text = tr(
+            "{folder} was not made by this plugin, so it stays. Delete it by hand if it may go."
         )
+        raise EngineError(text.format(folder=folder))
     # A moved folder is gone for everybody at once; one whose files are in use does not move.
     doomed = folder.with_name(f"{folder.name}.removed-{os.getpid()}-{time.time_ns()}")
     try:
         folder.rename(doomed)
     except OSError as e:
-        raise EngineError(
-            f"{folder} cannot be removed ({e.strerror}). End all runs of geoseg and try again."
-        ) from e
+        text = tr("{folder} cannot be removed ({error}). End all runs of geoseg and try again.")
+        raise EngineError(text.format(folder=folder, error=e.strerror)) from e
     shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -186,6 +212,7 @@ def remove(folder: Path) -> None:
 def create(
     folder: Path,
     *,
+    kind: str = FULL,
     device: str = "cpu",
     wheelhouse: Path | None = None,
     source: str = "geoseg",
@@ -197,31 +224,48 @@ def create(
 ) -> Engine:
     """Make a private environment with geoseg in `folder`, and check it.
 
-    An environment that is there is replaced, and comes back if this fails. `wheelhouse` is a
-    folder of wheels that replaces the index, `source` what pip is told to install, `torch_index`
-    an index beside the first.
+    An environment that is there is replaced, and comes back if this fails. `kind` is LIGHT or
+    FULL. `wheelhouse` is a folder of wheels that replaces the index, `source` what pip is told to
+    install, `torch_index` an index beside the first.
     """
     folder = Path(folder).absolute()
     if wheelhouse is not None and not Path(wheelhouse).is_dir():
-        raise EngineError(f"{wheelhouse} is no folder. Choose the one that holds the wheels.")
+        text = tr("{folder} is no folder. Choose the one that holds the wheels.")
+        raise EngineError(text.format(folder=wheelhouse))
     base = base_python(is_canceled)
     with _Place(folder) as place:
-        on_line(f"{base} makes {folder}")
+        on_line(tr("{python} makes {folder}").format(python=base, folder=folder))
         _call([base, "-m", "venv", str(folder)], on_line, is_canceled)
-        place.mark(complete=False, device=device, source=source)
+        about = {"kind": kind, "device": device, "source": source}
+        place.mark(complete=False, **about)
         command = [str(_python(folder)), "-m", "pip", "install", "--no-input", "--no-color"]
         command += ["--disable-pip-version-check", "--progress-bar", "off"]
+        command += ["--no-compile"]  # most modules are never imported
         command += _origin(device, wheelhouse, torch_index)
         # Not as options: everybody on the machine sees those, and a proxy may have a password.
         settings = {"PIP_PROXY": proxy, "PIP_CERT": certificate}
-        _call([*command, source], on_line, is_canceled, settings=settings)
+        # geoseg first: whatever the source, it knows itself what it needs.
+        _call([*command, "--no-deps", source], on_line, is_canceled, settings=settings)
+        needs = _light(folder, source) if kind == LIGHT else [EXTRAS]
+        _call([*command, *needs], on_line, is_canceled, settings=settings)
         engine = _of_folder(folder)
-        on_line("Checking …")
+        on_line(tr("Checking …"))
         report = engine.run(["doctor"], is_canceled=is_canceled)
         for trouble in report.get("trouble") or ():
             on_line(f"warning: {trouble}")
-        place.mark(complete=True, device=device, source=source, geoseg=report.get("geoseg"))
+        place.mark(complete=True, geoseg=report.get("geoseg"), **about)
     return engine
+
+
+def _light(folder: Path, source: str) -> list[str]:
+    """What pip is told to install beside a geoseg that is in the environment already."""
+    # Not lib64, which is the same.
+    for path in folder.glob(f"[Ll]ib/**/site-packages/geoseg/{REQUIREMENTS}"):
+        # That torch is missing is no conflict here.
+        return ["--no-warn-conflicts", "--requirement", str(path)]
+    raise EngineError(
+        f"{source} is a geoseg without a light engine: choose the full one, or a newer geoseg."
+    )
 
 
 def _origin(device: str, wheelhouse: Path | None, torch_index: str = "") -> list[str]:
@@ -250,15 +294,13 @@ class _Place:
                 self.old.rename(self.folder)
         if self.folder.exists() and any(self.folder.iterdir()):
             if not _mark(self.folder):
-                raise EngineError(
-                    f"{self.folder} holds other files. Choose an empty or a new folder."
-                )
+                text = tr("{folder} holds other files. Choose an empty or a new folder.")
+                raise EngineError(text.format(folder=self.folder))
             try:
                 self.folder.rename(self.old)
             except OSError as e:
-                raise EngineError(
-                    f"{self.folder} is in use ({e.strerror}). End all runs of geoseg and try again."
-                ) from e
+                text = tr("{folder} is in use ({error}). End all runs of geoseg and try again.")
+                raise EngineError(text.format(folder=self.folder, error=e.strerror)) from e
         # Before anything else is in it: what is killed half-way is still known as ours.
         self.mark(complete=False)
         return self
@@ -296,8 +338,11 @@ def base_python(is_canceled: Callable[[], bool] = _never) -> str:
         if version in found:
             return found[version]
     raise EngineError(
-        "No Python 3.11 to 3.13 that can make environments was found. Install one, without admin "
-        "rights from python.org, or on Debian and Ubuntu the packages python3 and python3-venv."
+        tr(
+            "No Python 3.11 to 3.13 that can make environments was found. Install one, without "
+            "admin rights from python.org, or on Debian and Ubuntu the packages python3 and "
+            "python3-venv."
+        )
     )
 
 
@@ -348,10 +393,12 @@ def _call(
     except EngineCanceled:
         if is_canceled():
             raise
-        raise EngineError(f"{command[0]} did not answer within {seconds:g} s. Try again.") from None
+        text = tr("{command} did not answer within {seconds} s. Try again.")
+        raise EngineError(text.format(command=command[0], seconds=f"{seconds:g}")) from None
     if code != 0:
         said = "\n".join(map(_without_password, tail))
-        raise EngineError(
-            f"The engine's set-up failed (code {code}):\n{said}\n"
+        failed = tr("The engine's set-up failed (code {code}):").format(code=code)
+        advice = tr(
             "Check the connection, the proxy and the free space on the disk, and try again."
         )
+        raise EngineError(f"{failed}\n{said}\n{advice}")

@@ -7,6 +7,8 @@ from pathlib import Path
 from qgis.core import QgsSettings
 from qgis.PyQt.QtCore import QCoreApplication, QLocale, QTranslator
 
+from . import runner
+
 CONTEXT = "geoseg"  # of all strings in i18n/*.ts
 
 
@@ -26,6 +28,7 @@ def install_translator() -> QTranslator | None:
     for candidate in (name, name.split("_")[0]):
         if translator.load(str(folder / f"geoseg_{candidate}.qm")):
             QCoreApplication.installTranslator(translator)
+            runner.translate = tr  # which has no Qt of its own
             return translator
     return None
 
@@ -34,3 +37,4 @@ def remove_translator(translator: QTranslator | None) -> None:
     """Undo `install_translator`."""
     if translator is not None:
         QCoreApplication.removeTranslator(translator)
+        runner.translate = str

@@ -9,8 +9,10 @@ from osgeo import gdal
 from qgis.core import (
     QgsCoordinateTransformContext,
     QgsFeatureRequest,
+    QgsMapLayer,
     QgsProcessingException,
     QgsProcessingFeatureSource,
+    QgsProviderRegistry,
     QgsRasterLayer,
     QgsVectorFileWriter,
 )
@@ -35,6 +37,22 @@ def raster_source(layer: QgsRasterLayer) -> str:
         text = tr("{layer} is only in QGIS's memory. Export it to a GeoTIFF first.")
         raise QgsProcessingException(text.format(layer=layer.name()))
     return source
+
+
+def layer_file(layer: QgsMapLayer | None) -> str:
+    """The path that a layer is read from; "" where it has none."""
+    if layer is None:
+        return ""
+    parts = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source())
+    return str(parts.get("path") or "")
+
+
+def same_file(path: str, other: str) -> bool:
+    """Whether both name one file that exists."""
+    try:
+        return bool(path and other) and Path(path).samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def raster_file(source: str, name: str, folder: str | Path) -> str:

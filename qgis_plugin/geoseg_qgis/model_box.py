@@ -50,7 +50,7 @@ class ModelBox(QWidget):
         self.combo.blockSignals(True)
         self.combo.clear()
         for model in models:
-            self.combo.addItem(str(model["name"]), str(model["name"]))
+            self.combo.addItem(labelled(model), str(model["name"]))
         found = self.combo.findData(wanted)
         self.combo.setCurrentIndex(found if found >= 0 else (0 if models else -1))
         self.combo.blockSignals(False)
@@ -75,6 +75,14 @@ class ModelBox(QWidget):
             mode = Qt.TransformationMode.SmoothTransformation
             self._picture.setPixmap(picture.scaledToHeight(THUMBNAIL, mode))
         self.changed.emit()
+
+
+def labelled(model: dict[str, Any]) -> str:
+    """A model's name in a list, and whether this engine is too light for it."""
+    name = str(model.get("name"))
+    if settings.runs_here(model):
+        return name
+    return tr("{name} (needs the full engine)").format(name=name)
 
 
 def about(model: dict[str, Any]) -> str:

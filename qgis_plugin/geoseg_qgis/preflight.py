@@ -15,7 +15,7 @@ from .algorithms.base import duration
 from .i18n import tr
 from .inputs import save_features
 from .render import Rendering
-from .runner import EngineError, EngineMissing, Event
+from .runner import EngineBroken, EngineError, EngineMissing, Event
 
 OK, INFO, WARNING, ERROR = "ok", "info", "warning", "error"
 MARKS = {
@@ -51,7 +51,7 @@ class Polygons:
 
 @dataclass
 class Report:
-    """Lines for users, each with its level; `missing` when there is no engine."""
+    """Lines for users, each with its level; `missing` when there is no engine that works."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
     missing: bool = False
@@ -86,7 +86,7 @@ def of_file(
             if polygons is not None:
                 command += ["--aoi", save_features(polygons, f"{folder}/aoi.gpkg")]
             plan = settings.engine().run(command, on_event=events.append, is_canceled=is_canceled)
-    except EngineMissing as e:
+    except (EngineMissing, EngineBroken) as e:
         report.missing = True
         report.add(ERROR, str(e))
         return report

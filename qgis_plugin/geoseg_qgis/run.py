@@ -85,9 +85,10 @@ class Run(QObject):
 
     def _executed(self, ok: bool, results: dict[str, Any]) -> None:
         self._task = None  # QGIS deletes it
-        if ok and results:
+        done = ok and bool(results)  # a cancel may have come too late
+        if done:
             self._load()
-        self.ended.emit(ok and not self.canceled, results)
+        self.ended.emit(done, results)
 
     def _load(self) -> None:
         """Add the results to the project, rasters below polygons."""

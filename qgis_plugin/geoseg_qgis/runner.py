@@ -29,16 +29,40 @@ SET = {
     "PYTHONNOUSERSITE": "1",
     "GEOSEG_WATCH_STDIN": "1",  # the engine ends itself when this program is gone
 }
-REPAIR = "Repair the engine in the plugin's settings; if that does not help, copy the diagnostics."
-UPDATE = (
-    "The engine and the plugin may be of different versions: update the engine in the plugin's "
-    "settings, or the plugin."
-)
 POLL = 0.05  # seconds between two looks at the user's wish to cancel
 POLITE = 0.6  # seconds to clean up after SIGTERM; with the rest, cancel stays within one
+TOO_LIGHT = ("NeedsTorchError", "MissingDependencyError")  # what a full engine helps with
 LONGEST = 1 << 22  # bytes of a line: a child that never ends one must not fill the memory
 
 Event = dict[str, Any]
+
+translate: Callable[[str], str] = str  # the plugin puts its own in this place
+
+
+def tr(text: str) -> str:
+    """Return `text` in the user's language; it must be a literal, for the extraction."""
+    return translate(text)
+
+
+def repair() -> str:
+    """What to do with an engine that is broken."""
+    return tr(
+        "Repair the engine: Raster ▸ geoseg ▸ Engine and models. If that does not help, copy the "
+        "diagnostics there."
+    )
+
+
+def make_full() -> str:
+    """What to do with a light engine that something larger is asked of."""
+    return tr("In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models.")
+
+
+def update() -> str:
+    """What to do with an engine that does not know an option."""
+    return tr(
+        "The engine and the plugin may be of different versions: update the engine (Raster ▸ "
+        "geoseg ▸ Engine and models), or the plugin."
+    )
 
 
 class EngineError(Exception):
@@ -47,6 +71,10 @@ class EngineError(Exception):
 
 class EngineMissing(EngineError):
     """No engine was found."""
+
+
+class EngineBroken(EngineError):
+    """What was started is no geoseg, or none that works."""
 
 
 class EngineCanceled(Exception):
@@ -87,7 +115,7 @@ class Engine:
             # A run of which parts failed ends with 3, a report of troubles with 1.
             if outcome is not None and code in ((0, 3) if "event" in outcome else (0, 1)):
                 return outcome
-            raise EngineError(_failure(code, _tail(errors)))
+            raise _failure(code, _tail(errors))
 
 
 def _follow(
@@ -102,7 +130,10 @@ def _follow(
         kind = event.get("event")
         if kind == "error":
             child.wait(2, is_canceled)  # it is about to end by itself, after its clean-up
-            raise EngineError(str(event.get("message") or f"geoseg failed. {REPAIR}"))
+            message = str(event.get("message") or tr("geoseg failed.") + " " + repair())
+            if event.get("kind") in TOO_LIGHT:
+                message += "\n" + make_full()
+            raise EngineError(message)
         if kind == "result":
             result = event
         elif "event" not in event:
@@ -118,20 +149,26 @@ def _parsed(line: bytes) -> Event:
     if isinstance(event, dict):
         return event
     start = line[:80].decode("utf-8", "replace").strip()
-    raise EngineError(f"geoseg wrote what is no event: {start!r}. {REPAIR}")
+    text = tr("geoseg wrote what is no event: {start}.").format(start=repr(start))
+    raise EngineBroken(f"{text} {repair()}")
 
 
-def _failure(code: int | None, said: str) -> str:
+def _failure(code: int | None, said: str) -> EngineError:
     """Why there is no result, and what to do; `said` on stderr."""
     if code == 2:
         # How click tells a wrong option, after lines on the usage.
         wrong = [x[len("Error: ") :] for x in said.splitlines() if x.startswith("Error: ")]
         if wrong:
-            return f"geoseg does not take what it was called with: {wrong[-1]}\n{UPDATE}"
-    ending = f"geoseg ended with code {code} and no result."
+            text = tr("geoseg does not take what it was called with: {option}")
+            return EngineBroken(f"{text.format(option=wrong[-1])}\n{update()}")
+    ending = tr("geoseg ended with code {code} and no result.").format(code=code)
+    kind: type[EngineError] = EngineBroken
     if code == -9:
-        ending = "geoseg was killed; the computer may have run out of memory: try smaller tiles."
-    return "\n".join(filter(None, [ending, said, REPAIR]))
+        kind = EngineError
+        ending = tr(
+            "geoseg was killed; the computer may have run out of memory: try smaller tiles."
+        )
+    return kind("\n".join(filter(None, [ending, said, repair()])))
 
 
 def _tail(errors: IO[bytes]) -> str:
@@ -160,9 +197,11 @@ class Child:
                 **group,
             )
         except (OSError, ValueError) as e:
-            raise EngineMissing(
-                f"{command[0]} does not start ({e}). Set up the engine in the plugin's settings."
-            ) from e
+            text = tr(
+                "{command} does not start ({error}). Set up the engine: Raster ▸ geoseg ▸ Engine "
+                "and models."
+            )
+            raise EngineMissing(text.format(command=command[0], error=e)) from e
         self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=16)
         self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -41,6 +41,11 @@ def known_models() -> list[dict[str, Any]]:
     return [m for m in models if isinstance(m, dict) and "name" in m]
 
 
+def runs_here(model: dict[str, Any]) -> bool:
+    """Whether the engine that told of a model can run it; a light one has no PyTorch."""
+    return bool(model.get("runtimes", True))
+
+
 def remember_models(models: list[dict[str, Any]]) -> None:
     """Keep them for the next start, and for where the engine must not be asked."""
     QgsSettings().setValue(MODELS, json.dumps(models))

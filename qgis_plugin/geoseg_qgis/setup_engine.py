@@ -77,6 +77,15 @@ class EnginePage(QWidget):
     def _environment(self) -> QGroupBox:
         """Choices for the private environment, and what can be done with it."""
         box = QGroupBox(tr("Private environment"))
+        self.light = QRadioButton(tr("light: predicts, about 1 GB"))
+        self.light.setToolTip(
+            tr("Without PyTorch: no training, and only models that have an ONNX graph; on the CPU")
+        )
+        self.full = QRadioButton(tr("full: all models, training"))
+        self.full.setToolTip(
+            tr("With PyTorch: about 6.5 GB on Linux, where it brings its CUDA libraries")
+        )
+        self.light.setChecked(True)
         self.cpu = QRadioButton(tr("CPU"))
         self.cuda = QRadioButton(tr("NVIDIA GPU (CUDA)"))
         self.cpu.setChecked(True)
@@ -87,17 +96,28 @@ class EnginePage(QWidget):
         self.wheels.setStorageMode(QgsFileWidget.StorageMode.GetDirectory)
         self.wheels.setEnabled(False)
         self.local.toggled.connect(self.wheels.setEnabled)
-        self._groups = [_group(self.cpu, self.cuda), _group(self.index, self.local)]
+        pairs = (self.light, self.full), (self.cpu, self.cuda), (self.index, self.local)
+        self._groups = [_group(*pair) for pair in pairs]
         form = QFormLayout(box)
+        form.addRow(tr("Engine:"), _row(self.light, self.full))
         form.addRow(tr("Runs on:"), _row(self.cpu, self.cuda))
         form.addRow(tr("Packages from:"), _row(self.index, self.local, self.wheels))
         form.addRow(self._advanced())
+        self.light.toggled.connect(self._only_cpu)
+        self._only_cpu(True)
         self.make = QPushButton(tr("Set up"))
         self.make.clicked.connect(self.set_up)
         self.delete = QPushButton(tr("Remove"))
         self.delete.clicked.connect(self.ask_and_remove)
         form.addRow(_row(self.make, self.delete, None))
         return box
+
+    def _only_cpu(self, light: bool) -> None:
+        """CUDA and the index of PyTorch are the full engine's."""
+        if light:
+            self.cpu.setChecked(True)
+        self.cuda.setEnabled(not light)
+        self.torch_index.setEnabled(not light)
 
     def _advanced(self) -> QGroupBox:
         box = QgsCollapsibleGroupBox(tr("Advanced"))
@@ -159,6 +179,7 @@ class EnginePage(QWidget):
     def set_up(self) -> None:
         """Make the environment, or make it again, in the background."""
         choice = {
+            "kind": environment.LIGHT if self.light.isChecked() else environment.FULL,
             "device": "cuda" if self.cuda.isChecked() else "cpu",
             "wheelhouse": Path(self.wheels.filePath()) if self.local.isChecked() else None,
             "source": self.source.filePath().strip() or "geoseg",
@@ -213,6 +234,8 @@ class EnginePage(QWidget):
         self.path.setFilePath(named)
         if environment.is_private(Path(named)):
             self.folder.setFilePath(named)
+        if environment.kind_of(self._folder()) == environment.FULL:
+            self.full.setChecked(True)
 
     def _folder(self) -> Path:
         return Path(self.folder.filePath().strip() or environment.default_folder())
@@ -294,13 +317,15 @@ def _use_private(folder: Path) -> None:
 def described(engine: Engine, report: dict[str, Any]) -> str:
     """An engine in a few lines of HTML, with what is wrong."""
     packages = report.get("packages") or {}
+    torch = f"PyTorch {packages.get('torch', '?')}"
+    if report.get("engine") == "light":
+        torch = tr("light engine: no training")
     devices = [str(device) for device in report.get("devices") or []]
     rows = [
         (tr("Engine"), " ".join(engine.command)),
         (
             tr("Versions"),
-            f"geoseg {report.get('geoseg')}, PyTorch {packages.get('torch', '?')}, "
-            f"Python {report.get('python')}",
+            f"geoseg {report.get('geoseg')}, {torch}, Python {report.get('python')}",
         ),
         (tr("Runs on"), chosen_device(devices) or tr("no device")),
         (tr("Models"), ", ".join(map(str, report.get("models") or [])) or tr("none")),

@@ -22,6 +22,7 @@ from qgis.PyQt.QtWidgets import (
 from . import settings
 from .i18n import tr
 from .jobs import Job
+from .model_box import labelled
 
 PACKAGE = "package"  # a model's source, where it comes with geoseg
 
@@ -77,7 +78,7 @@ class ModelsPage(QWidget):
         self.table.setRowCount(len(models))
         for i, model in enumerate(models):
             cells = [
-                str(model.get("name")),
+                labelled(model),
                 str(model.get("version", "")),
                 str(model.get("gsd", "")),
                 ", ".join(map(_named, model.get("bands") or [])),

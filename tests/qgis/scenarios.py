@@ -121,6 +121,10 @@ def segment(desktop):
     found["status"] = dock.status.text()
     found["results"] = results()
     found["engines"] = engines()
+    yield lambda: dock.go.isEnabled()
+    dock.go.click()  # into what is a layer now
+    found["again"] = dock.status.text()
+    found["runs again"] = dock._run is not None
     layers = QgsProject.instance().mapLayers().values()
     polygons = next(one for one in layers if isinstance(one, QgsVectorLayer))
     desktop.iface.zoomToActiveLayer()
@@ -162,7 +166,24 @@ def areas(desktop):
     polygons.selectByIds([2])
     desktop.iface.setActiveLayer(layer)
     dock = open_dock(desktop)
-    dock.model.combo.setCurrentIndex(dock.model.combo.findData("buildings-v1"))
+    yield lambda: dock.model.combo.count() >= 3
+    dock.outlines["MIN_AREA"].setValue(77)
+    dock.refresh_models()
+    yield lambda: dock._asked is None
+    found["outlines stay"] = dock.outlines["MIN_AREA"].value()
+    found["probabilities"] = []
+    for name in ("buildings-instances-v1", "buildings-v1"):
+        dock.model.combo.setCurrentIndex(dock.model.combo.findData(name))
+        found["probabilities"].append(dock.probabilities.isEnabled())
+    yield lambda: dock.go.isEnabled()
+
+    gone = QgsRasterLayer("/no/such.tif", "Gone")
+    QgsProject.instance().addMapLayer(gone)
+    dock.layer.setLayer(gone)
+    yield lambda: "Gone cannot be read" in dock.preflight.text()
+    found["gone"] = dock.go.isEnabled()
+    QgsProject.instance().removeMapLayer(gone.id())
+    dock.layer.setLayer(layer)
     yield lambda: dock.go.isEnabled()
 
     dock.area.kind.setCurrentIndex(2)
@@ -272,6 +293,12 @@ def no_engine(desktop):
     desktop.shot("no-engine")
     desktop.found["run"] = dock.go.isEnabled()
     desktop.found["text"] = dock.preflight.text()
+    dock.model.fill([{"name": "remembered", "gsd": 0.3}])
+    tiles = QgsRasterLayer("type=xyz&url=http://127.0.0.1:9/{z}/{x}/{y}.png", "Tiles", "wms")
+    QgsProject.instance().addMapLayer(tiles)
+    dock.layer.setLayer(tiles)
+    yield lambda: not dock._is_old
+    desktop.found["service"] = [dock.setup.isVisible(), dock.go.isEnabled()]
 
 
 def engines() -> int:

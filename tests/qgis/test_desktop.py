@@ -164,6 +164,8 @@ def test_from_the_button_to_styled_polygons(scene, tmp_path):
     assert polygons["source"].startswith(str(desktop.folder / "houses.gpkg"))
     assert probabilities["renderer"] == "singlebandpseudocolor"
     assert found["engines"] == 0
+    assert "houses.gpkg is a layer of the project" in found["again"]
+    assert not found["runs again"]
     assert "geoseg predict" in found["details"]
     assert found["narrow"] <= 310
     assert {"1-preflight.png", "3-result.png"} <= {path.name for path in SHOTS.iterdir()}
@@ -171,6 +173,9 @@ def test_from_the_button_to_styled_polygons(scene, tmp_path):
 
 def test_areas(scene, tmp_path):
     found, _ = played("areas", tmp_path, scene)
+    assert found["outlines stay"] == 77
+    assert found["probabilities"] == [False, True]
+    assert found["gone"] is False
     assert found["rectangle asked"]
     assert "tiles: " in found["rectangle"]
     assert 0 < found["rectangle box"] < 0.2
@@ -198,6 +203,7 @@ def test_no_engine(scene, tmp_path):
     found, _ = played("no_engine", tmp_path, scene, GEOSEG_PYTHON=str(tmp_path / "none"))
     assert found["run"] is False
     assert "does not exist" in found["text"]
+    assert found["service"] == [True, False]
 
 
 def test_cancel(town, tmp_path):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 
 import processing
 import pytest
 from geoseg_qgis.environment import find_engine
-from qgis.core import QgsApplication, QgsProcessingException
+from geoseg_qgis.run import Run
+from qgis.core import (
+    QgsApplication,
+    QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProject,
+    QgsVectorLayer,
+)
 
 RESULT = {"event": "result", "polygons": {"building": 3}, "findings": []}
 
@@ -27,7 +35,7 @@ def predict(part, tmp_path, feedback):
 def test_a_missing_engine_says_how_to_set_it_up(predict, monkeypatch):
     monkeypatch.delenv("GEOSEG_PYTHON")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    with pytest.raises(QgsProcessingException, match=r"not set up yet\. Set it up in the plugin"):
+    with pytest.raises(QgsProcessingException, match=r"not set up yet\. Set it up under Raster"):
         predict()
 
 
@@ -141,3 +149,42 @@ def test_every_option_is_one_of_the_command_line():
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         missing = [option for option in offered.values() if f"{option} " not in said]
         assert missing == [], algorithm.name()
+
+
+def test_the_polygons_of_the_area_are_no_output(predict, fake, truth, tmp_path):
+    """The engine sees only a copy of them, and could not tell."""
+    fake(f"print({json.dumps(RESULT)!r})")
+    area = str(shutil.copy(truth, tmp_path / "area.gpkg"))
+    for source in (area, QgsProcessingFeatureSourceDefinition(area, False, 5)):
+        with pytest.raises(QgsProcessingException, match="holds the polygons of the area"):
+            predict(AOI=source, OUTPUT=f"{tmp_path}/engine/../area.gpkg")
+    assert predict(AOI=area)["POLYGONS"] == 3
+
+
+def test_a_cancel_that_comes_too_late():
+    """What was written is a result."""
+    run, ended = Run({}, QgsProject.instance()), []
+    run.ended.connect(lambda ok, results: ended.append(ok))
+    run.canceled = True
+    run._executed(True, {"POLYGONS": 1})
+    run._executed(True, {})
+    assert ended == [True, False]
+
+
+def test_labels_and_area_are_two_files(fake, part, truth, tmp_path):
+    """Whatever the layers are called."""
+    folder = fake(
+        "if sys.argv[1] == 'model': print(json.dumps({'name': 'm'})); sys.exit()\n"
+        "open(os.path.dirname(__file__) + '/said.json', 'w').write(json.dumps(sys.argv[1:]))\n"
+        "print(json.dumps({'event': 'error', 'message': 'enough'}))"
+    )
+    shutil.copy(truth, tmp_path / "Labelled area.gpkg")
+    labels = str(tmp_path / "Labelled area.gpkg")
+    area = QgsVectorLayer(labels, "area")
+    area.setSubsetString("fid < 3")
+    run = {"INPUT": part, "LABELS": labels, "AOI": area, "OUTPUT": str(tmp_path / "run")}
+    with pytest.raises(QgsProcessingException, match="enough"):
+        processing.run("geoseg:train", {**run, "NAME": "mine"})
+    said = json.loads((folder / "said.json").read_text())
+    counts = [QgsVectorLayer(p).featureCount() for p in (said[3], said[said.index("--aoi") + 1])]
+    assert counts[0] > counts[1] == 2

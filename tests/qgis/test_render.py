@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -10,17 +11,22 @@ import numpy as np
 import processing
 import pytest
 from geoseg_qgis.render import LARGEST, Rendering, ground, metric, needs_rendering
+from geoseg_qgis.run import Run
 from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsCoordinateTransformContext,
+    QgsFeature,
     QgsFeedback,
+    QgsGeometry,
     QgsPointXY,
     QgsProcessingException,
+    QgsProject,
     QgsRasterLayer,
     QgsRectangle,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtCore import QCoreApplication
 from tiles import EDGE, TileServer, color, photo
 
 NONE = QgsCoordinateTransformContext()
@@ -180,3 +186,37 @@ def test_predict_takes_a_layer_of_tiles(scene, tmp_path):
     assert extent.buffered(1).contains(layer.extent())
     area = sum(f["area_m2"] for f in layer.getFeatures())
     assert area == pytest.approx(61_600, rel=0.1)  # of the file: tests/qgis/test_predict.py's run
+
+
+def test_a_layer_that_is_removed_meanwhile(tmp_path, fake):
+    """The area's polygons and the tiles go from the project while the tiles are fetched."""
+    result = json.dumps({"event": "result", "polygons": {"building": 1}})
+    fake(
+        "if sys.argv[1] == 'model': print(json.dumps({'properties': {'gsd': 0.3}})); sys.exit()\n"
+        "import sqlite3\n"
+        "area = sqlite3.connect(sys.argv[sys.argv.index('--aoi') + 1])\n"
+        "assert area.execute('select count(*) from aoi').fetchall() == [(1,)]\n"
+        f"print({result!r})"
+    )
+    project, ended = QgsProject.instance(), []
+    area = QgsVectorLayer("Polygon?crs=EPSG:3857", "area", "memory")
+    feature = QgsFeature()
+    feature.setGeometry(QgsGeometry.fromRect(box(200, 200)))
+    area.dataProvider().addFeatures([feature])
+    area.updateExtents()
+    with TileServer(delay=0.2) as server:
+        project.addMapLayers([layer_of(server), area])
+        tiles, polygons = (project.mapLayersByName(name)[0].id() for name in ("tiles", "area"))
+        output = str(tmp_path / "o.gpkg")
+        run = Run({"INPUT": tiles, "AOI": polygons, "OUTPUT": output}, project)
+        run.ended.connect(lambda ok, results: ended.append((ok, results, run.error())))
+        run.start()
+        del area
+        until = time.monotonic() + 60
+        while not ended and time.monotonic() < until:
+            if server.asked:
+                project.removeMapLayers([tiles, polygons])
+            QCoreApplication.processEvents()
+    ((ok, results, error),) = ended
+    assert ok, error
+    assert results["POLYGONS"] == 1

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from geoseg_qgis import environment, network, settings, setup_engine
+from geoseg_qgis.algorithms.base import model_parameter
 from geoseg_qgis.jobs import Job
+from geoseg_qgis.model_box import ModelBox
+from geoseg_qgis.runner import Engine
 from geoseg_qgis.setup_dialog import SetupDialog
 from qgis.core import QgsApplication, QgsSettings
 from qgis.PyQt import sip
@@ -42,6 +45,7 @@ def wheel(folder: Path) -> Path:
     files = {
         "geoseg/__init__.py": "",
         "geoseg/__main__.py": MAIN,
+        f"geoseg/{environment.REQUIREMENTS}": "",
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: geoseg\nVersion: 9.9\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
@@ -135,6 +139,45 @@ def test_an_engine_is_made_shown_repaired_and_removed(dialog, fresh):
     until(lambda: finished(dialog))
     assert not environment.default_folder().exists()
     assert "No engine yet." in page.status.text()
+
+
+def test_light_or_full(dialog, fresh):
+    page = dialog.engine_page
+    assert page.light.isChecked()
+    assert not page.cuda.isEnabled()
+    page.full.setChecked(True)
+    assert page.cuda.isEnabled()
+    page.cuda.setChecked(True)
+    page.light.setChecked(True)
+    assert page.cpu.isChecked()
+
+    page.full.setChecked(True)
+    page.local.setChecked(True)
+    page.wheels.setFilePath(str(wheel(fresh / "wheels")))
+    page.make.click()
+    until(lambda: finished(dialog))
+    assert environment.kind_of(environment.default_folder()) == environment.FULL
+    again = SetupDialog()  # a repair leaves the kind
+    until(lambda: again._looking is None)
+    assert again.engine_page.full.isChecked()
+    again.done(0)
+    again.deleteLater()
+    light = setup_engine.described(Engine(("geoseg",)), {"geoseg": "1", "engine": "light"})
+    assert "geoseg 1, light engine: no training, Python" in light
+
+
+def test_models_that_the_engine_is_too_light_for_are_marked(dialog):
+    models = [{"name": "a", "runtimes": ["onnx"]}, {"name": "b", "runtimes": []}, {"name": "old"}]
+    dialog.models_page.show_models(models)
+    names = [dialog.models_page.table.item(i, 0).text() for i in range(3)]
+    assert names == ["a", "b (needs the full engine)", "old"]
+    box = ModelBox()
+    box.fill(models)
+    assert box.combo.itemText(1) == names[1]
+    assert box.combo.itemData(1) == "b"
+    settings.remember_models(models)
+    hints = model_parameter().metadata()["widget_wrapper"]["value_hints"]
+    assert hints == ["a", "old"]
 
 
 def test_cancel_leaves_nothing_and_a_closed_window_does_not_end_a_set_up(dialog, fresh):

@@ -6,6 +6,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geoseg.components import components
+
 Shapes = NDArray[np.object_]
 Int64 = NDArray[np.int64]
 
@@ -17,13 +19,8 @@ def joined(shapes: Shapes, near: float) -> tuple[Shapes, Int64]:
     `near` (map units) is how far a vertex may be off a neighbour's edge. Clusters in which polygons
     overlap are taken apart: there is no common boundary to keep.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(shapes)
     one, two = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    pairs = coo_matrix((np.ones(len(one), np.bool_), (one, two)), shape=(count, count))
-    group = connected_components(pairs, directed=False)[1].astype(np.int64)
+    _, group = components(len(shapes), one, two)
     some = np.flatnonzero(np.bincount(group)[group] > 1)
     if not len(some):
         return shapes, group

@@ -287,7 +287,7 @@ def model_parameter(
     parameter = QgsProcessingParameterString(
         name, text or tr("Model"), default, optional=default is None
     )
-    names = [str(m["name"]) for m in settings.known_models()]
+    names = [str(m["name"]) for m in settings.known_models() if settings.runs_here(m)]
     if names:
         parameter.setMetadata({"widget_wrapper": {"value_hints": names}})
     return parameter

@@ -6,6 +6,7 @@ from typing import Any
 
 from qgis.core import (
     QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
     QgsProcessingFeedback,
     QgsProcessingMultiStepFeedback,
     QgsProcessingOutputNumber,
@@ -18,7 +19,7 @@ from qgis.core import (
 
 from .. import settings
 from ..i18n import tr
-from ..inputs import raster_source, save_features
+from ..inputs import layer_file, raster_source, same_file, save_features
 from ..render import Rendering, needs_rendering
 from ..results import model_record, style_later
 from ..runner import EngineError
@@ -99,6 +100,7 @@ class Predict(EngineAlgorithm):
         layer = self.raster(parameters, "INPUT", context)
         self._model = self.parameterAsString(parameters, "MODEL", context)
         self._aoi = self.parameterAsSource(parameters, "AOI", context)
+        self._aoi_file = self._file("AOI", parameters, context)
         extent = self.parameterAsExtent(parameters, "EXTENT", context, layer.crs())
         self._area = [] if extent.isNull() else [f"--bounds={bounds(extent)}"]
         self._rendering = None
@@ -119,16 +121,18 @@ class Predict(EngineAlgorithm):
             for name in OUTPUTS
             if (path := self.parameterAsOutputLayer(parameters, name, context))
         }
+        self._spare_polygons(outputs)
         with self.working_folder() as folder:
+            area = self._area
+            if self._aoi is not None:  # before all that takes time: its layer may be removed
+                area = ["--aoi", save_features(self._aoi, f"{folder}/aoi.gpkg")]
             if self._rendering is not None:
                 feedback = QgsProcessingMultiStepFeedback(2, feedback)
                 self._source = self._render(f"{folder}/image.tif", feedback)
                 feedback.setCurrentStep(1)
             if feedback.isCanceled():
                 return {}
-            command = ["predict", self._source, *models(self._model), *self._said, *self._area]
-            if self._aoi is not None:
-                command += ["--aoi", save_features(self._aoi, f"{folder}/aoi.gpkg")]
+            command = ["predict", self._source, *models(self._model), *self._said, *area]
             for name, path in outputs.items():
                 command += [OUTPUTS[name], path]
             result = self.run_engine([*command, "--overwrite"], feedback)
@@ -136,6 +140,20 @@ class Predict(EngineAlgorithm):
             return {}
         style_later(context, outputs, result, self._model)
         return {**outputs, "POLYGONS": total(result.get("polygons"))}
+
+    def _file(self, name: str, parameters, context) -> str:
+        """The path behind features that may be the selected ones only; "" where there is none."""
+        value = parameters.get(name)
+        if isinstance(value, QgsProcessingFeatureSourceDefinition):
+            value, _ = value.source.valueAsString(context.expressionContext())
+        return layer_file(self.parameterAsVectorLayer({name: value}, name, context))
+
+    def _spare_polygons(self, outputs: dict[str, str]) -> None:
+        """Refuse to write over the area's file: the engine sees only a copy of it."""
+        for path in outputs.values():
+            if same_file(path, self._aoi_file):
+                text = tr("{path} holds the polygons of the area. Choose another output.")
+                raise QgsProcessingException(text.format(path=path))
 
     def _render(self, path: str, feedback: QgsProcessingFeedback) -> str:
         """Make a file of a layer that is none; its path."""
@@ -145,7 +163,9 @@ class Predict(EngineAlgorithm):
             feedback.pushWarning(warning)
         size = self._rendering.size(gsd)
         text = tr("Rendering {columns} × {rows} pixels of {gsd} m")
-        feedback.pushInfo(text.format(columns=size.columns, rows=size.rows, gsd=f"{gsd:g}"))
+        text = text.format(columns=size.columns, rows=size.rows, gsd=f"{gsd:g}")
+        feedback.pushInfo(text)
+        feedback.setProgressText(text)
         self._rendering.write(path, gsd, feedback)
         return path
 

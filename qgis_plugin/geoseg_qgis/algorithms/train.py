@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,12 @@ class Train(EngineAlgorithm):
     def processAlgorithm(self, parameters, context, feedback) -> dict[str, Any]:
         folder = Path(self.parameterAsFileOutput(parameters, "OUTPUT", context))
         bundle = folder / "run" / "bundle"
-        self._must_be_new(feedback)
         result = None
-        if self._write_recipe(folder, feedback) is not None:
-            result = self._train(folder, feedback)
+        with self.working_folder() as own:
+            files = self._save_layers(own)  # before the engine starts: they may be removed
+            self._must_be_new(feedback)
+            if self._write_recipe(folder, files, feedback) is not None:
+                result = self._train(folder, feedback)
         if result is None or not self._keep(bundle, feedback):
             return {}
         outputs = {"OUTPUT": str(folder), "BUNDLE": str(bundle), "MODEL": self._name}
@@ -127,15 +130,23 @@ class Train(EngineAlgorithm):
             settings.remember_models(models)
         return models
 
-    def _write_recipe(self, folder: Path, feedback) -> Event | None:
+    def _save_layers(self, own: str) -> list[str]:
+        """The labels and, if there is one, the labelled area as files of this run."""
+        labels = Path(own) / f"{plain_name(self._labels.sourceName())}.gpkg"
+        files = [save_features(self._labels, labels)]
+        if self._aoi is not None:  # a plain name has no blank, so it is another file
+            files.append(save_features(self._aoi, Path(own) / "labelled area.gpkg"))
+        return files
+
+    def _write_recipe(self, folder: Path, files: list[str], feedback) -> Event | None:
         """What the engine makes of image and labels; those lie beside it for a run that goes on."""
         data = folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         image = raster_file(*self._image, data)
-        labels = save_features(self._labels, data / f"{plain_name(self._labels.sourceName())}.gpkg")
-        command = ["data", "recipe", image, labels, "--output", str(folder / "recipe.yaml")]
-        if self._aoi is not None:
-            command += ["--aoi", save_features(self._aoi, data / "labelled-area.gpkg")]
+        labels, *area = [shutil.copy(file, data / Path(file).name) for file in files]
+        command = ["data", "recipe", image, str(labels), "--output", str(folder / "recipe.yaml")]
+        if area:
+            command += ["--aoi", str(area[0])]
         command += [f"--name={self._name}", *self._said, "--overwrite"]
         return self.run_engine(command, feedback)
 

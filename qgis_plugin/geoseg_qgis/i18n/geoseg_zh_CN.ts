@@ -409,6 +409,11 @@ The engine must be set up once: Raster ▸ geoseg ▸ Engine and models.</source
     </message>
     <message>
       <location filename="../algorithms/predict.py" />
+      <source>{path} holds the polygons of the area. Choose another output.</source>
+      <translation>{path} 正是限定范围的多边形所在的文件，请选择其他输出。</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/predict.py" />
       <source>Rendering {columns} × {rows} pixels of {gsd} m</source>
       <translation>正在渲染 {columns} × {rows} 像素，地面分辨率 {gsd} 米</translation>
     </message>
@@ -766,6 +771,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../dock.py" />
+      <source>{layer} cannot be read: its file or its server is gone.</source>
+      <translation>无法读取 {layer}：其文件或服务器已不存在。</translation>
+    </message>
+    <message>
+      <location filename="../dock.py" />
       <source>Looking at the image …</source>
       <translation>正在检查影像…</translation>
     </message>
@@ -805,6 +815,91 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <translation>关闭</translation>
     </message>
     <message>
+      <location filename="../dock.py" />
+      <source>{file} is a layer of the project ({layer}). Choose another name for the result, or remove that layer first.</source>
+      <translation>{file} 是工程中的图层（{layer}）。请为结果另选名称，或先移除该图层。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>the setting</source>
+      <translation>设置</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>geoseg's engine is not set up yet.</source>
+      <translation>尚未安装 geoseg 引擎。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>Set it up under Raster ▸ geoseg ▸ Engine and models, or name there the Python that has geoseg.</source>
+      <translation>请在“栅格 ▸ geoseg ▸ 引擎与模型”中安装，或在其中指定已装有 geoseg 的 Python。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{origin} names {path}, which does not exist.</source>
+      <translation>{origin}指定的 {path} 不存在。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>geoseg does not answer within {seconds} s. Try again; if it stays so, repair the engine.</source>
+      <translation>geoseg 在 {seconds} 秒内没有响应。请重试；若仍如此，请修复引擎。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{folder} was not made by this plugin, so it stays. Delete it by hand if it may go.</source>
+      <translation>{folder} 不是由本插件创建的，因此予以保留。如确定不再需要，请手动删除。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{folder} cannot be removed ({error}). End all runs of geoseg and try again.</source>
+      <translation>无法移除 {folder}（{error}）。请结束所有 geoseg 任务后重试。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{folder} is no folder. Choose the one that holds the wheels.</source>
+      <translation>{folder} 不是文件夹。请选择存放 wheel 文件的文件夹。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{python} makes {folder}</source>
+      <translation>{python} 正在创建 {folder}</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>Checking …</source>
+      <translation>正在检查…</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{folder} holds other files. Choose an empty or a new folder.</source>
+      <translation>{folder} 中有其他文件。请选择空文件夹或新文件夹。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{folder} is in use ({error}). End all runs of geoseg and try again.</source>
+      <translation>{folder} 正在使用中（{error}）。请结束所有 geoseg 任务后重试。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>No Python 3.11 to 3.13 that can make environments was found. Install one, without admin rights from python.org, or on Debian and Ubuntu the packages python3 and python3-venv.</source>
+      <translation>没有找到可创建环境的 Python 3.11 至 3.13。请安装：可从 python.org 安装（无需管理员权限），Debian 和 Ubuntu 上安装软件包 python3 和 python3-venv。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>{command} did not answer within {seconds} s. Try again.</source>
+      <translation>{command} 在 {seconds} 秒内没有响应。请重试。</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>The engine's set-up failed (code {code}):</source>
+      <translation>引擎安装失败（代码 {code}）：</translation>
+    </message>
+    <message>
+      <location filename="../environment.py" />
+      <source>Check the connection, the proxy and the free space on the disk, and try again.</source>
+      <translation>请检查网络连接、代理和磁盘剩余空间，然后重试。</translation>
+    </message>
+    <message>
       <location filename="../inputs.py" />
       <source>{layer} comes from {provider}, not from a file. Export it to a GeoTIFF first; “Segment a raster” does so by itself.</source>
       <translation>图层 {layer} 来自 {provider}，而不是文件。请先将其导出为 GeoTIFF；“栅格影像分割”会自动完成这一步。</translation>
@@ -823,6 +918,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <location filename="../model_box.py" />
       <source>What is looked for; models are added under Engine and models</source>
       <translation>要识别的地物；可在“引擎与模型”中添加模型</translation>
+    </message>
+    <message>
+      <location filename="../model_box.py" />
+      <source>{name} (needs the full engine)</source>
+      <translation>{name}（需要完整引擎）</translation>
     </message>
     <message>
       <location filename="../model_box.py" />
@@ -915,6 +1015,51 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <translation>无法设置图层样式：{error}</translation>
     </message>
     <message>
+      <location filename="../runner.py" />
+      <source>Repair the engine: Raster ▸ geoseg ▸ Engine and models. If that does not help, copy the diagnostics there.</source>
+      <translation>请修复引擎：栅格 ▸ geoseg ▸ 引擎与模型。若仍无法解决，请在该窗口中复制诊断信息。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>In QGIS: repair the engine as full, under Raster ▸ geoseg ▸ Engine and models.</source>
+      <translation>在 QGIS 中：请在“栅格 ▸ geoseg ▸ 引擎与模型”中将引擎修复为完整版。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>The engine and the plugin may be of different versions: update the engine (Raster ▸ geoseg ▸ Engine and models), or the plugin.</source>
+      <translation>引擎与插件的版本可能不一致：请更新引擎（栅格 ▸ geoseg ▸ 引擎与模型）或更新插件。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>geoseg failed.</source>
+      <translation>geoseg 运行失败。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>geoseg wrote what is no event: {start}.</source>
+      <translation>geoseg 的输出不是有效事件：{start}。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>geoseg does not take what it was called with: {option}</source>
+      <translation>geoseg 不接受所给的参数：{option}</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>geoseg ended with code {code} and no result.</source>
+      <translation>geoseg 以代码 {code} 结束，没有结果。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>geoseg was killed; the computer may have run out of memory: try smaller tiles.</source>
+      <translation>geoseg 被强制终止，可能是内存不足：请减小切片尺寸。</translation>
+    </message>
+    <message>
+      <location filename="../runner.py" />
+      <source>{command} does not start ({error}). Set up the engine: Raster ▸ geoseg ▸ Engine and models.</source>
+      <translation>{command} 无法启动（{error}）。请安装引擎：栅格 ▸ geoseg ▸ 引擎与模型。</translation>
+    </message>
+    <message>
       <location filename="../setup_dialog.py" />
       <source>geoseg: engine and models</source>
       <translation>geoseg：引擎与模型</translation>
@@ -971,6 +1116,26 @@ Names of classes that are not given are taken from the layer's style, if it is p
     </message>
     <message>
       <location filename="../setup_engine.py" />
+      <source>light: predicts, about 1 GB</source>
+      <translation>轻量：仅预测，约 1 GB</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>Without PyTorch: no training, and only models that have an ONNX graph; on the CPU</source>
+      <translation>不含 PyTorch：不能训练，只能运行带有 ONNX 图的模型；仅用 CPU</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>full: all models, training</source>
+      <translation>完整：所有模型和训练</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>With PyTorch: about 6.5 GB on Linux, where it brings its CUDA libraries</source>
+      <translation>含 PyTorch：在 Linux 上约 6.5 GB，因为它自带 CUDA 库</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
       <source>CPU</source>
       <translation>CPU</translation>
     </message>
@@ -988,6 +1153,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <location filename="../setup_engine.py" />
       <source>a folder of wheels:</source>
       <translation>本地 wheel 文件夹：</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>Engine:</source>
+      <translation>引擎：</translation>
     </message>
     <message>
       <location filename="../setup_engine.py" />
@@ -1103,6 +1273,11 @@ Names of classes that are not given are taken from the layer's style, if it is p
       <location filename="../setup_engine.py" />
       <source>Repair or update</source>
       <translation>修复或更新</translation>
+    </message>
+    <message>
+      <location filename="../setup_engine.py" />
+      <source>light engine: no training</source>
+      <translation>轻量引擎：不能训练</translation>
     </message>
     <message>
       <location filename="../setup_engine.py" />
