@@ -152,9 +152,21 @@ def test_a_cluster_without_geoseg_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals")
-def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
-    archive: Path, options: dict[str, Any], serial: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("victim", "message"),
+    [("scheduler", "scheduler .* is lost"), ("worker", "has no workers any more")],
+)
+def test_a_lost_cluster_ends_the_run_and_the_next_goes_on(
+    archive: Path,
+    options: dict[str, Any],
+    serial: Path,
+    tmp_path: Path,
+    victim: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(dask_engine, "LOOK", 0.2)
+    monkeypatch.setattr(dask_engine, "PATIENCE", 5)
     told = tmp_path / "scheduler.json"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     dask = [sys.executable, "-m", "dask"]
@@ -171,12 +183,13 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
 
             def kill(event: Mapping[str, Any]) -> None:
                 if event["event"] == "scene" and event["state"] == "done":
-                    scheduler.kill()
+                    (scheduler if victim == "scheduler" else process).kill()
 
             how = {**options, "engine": "dask", "scheduler": address}
-            with pytest.raises(GeosegError, match="scheduler .* is lost.*what is done stays"):
+            with pytest.raises(GeosegError, match=f"{message}.*what is done stays"):
                 batch(archive, tmp_path / "out", listener=kill, **how)
             process.kill()
+            scheduler.kill()
     assert "running" not in states(tmp_path / "out").values()
     assert "done" in states(tmp_path / "out").values()
     batch(archive, tmp_path / "out", **options)  # with any other engine

@@ -20,7 +20,12 @@ from geoseg.errors import GeosegError, MissingDependencyError
 
 AHEAD = 2  # scenes for each thread of the cluster: no worker waits for the next one
 LOOK = 5.0  # seconds between two looks at how many workers there are
+TICK = 0.02  # seconds between two looks at what has ended
 PATIENCE = 60  # seconds for a cluster to answer, and to have a worker
+_NO_WORKERS = (
+    "the cluster {} has no workers any more: start some, and run the command again; what is done "
+    "stays"
+)
 _LOST = "the scheduler {} is lost: start it, and run the command again; what is done stays"
 
 
@@ -56,7 +61,7 @@ class Dask:
                 ended.add(future)
             if not running:
                 break
-            future = next(ended)
+            future = self._next(ended)
             item = running.pop(future.key)
             if (outcome := self._outcome(future)) is None:
                 suspects.append(item)
@@ -84,6 +89,20 @@ class Dask:
         finally:
             future.release()
         return outcome
+
+    def _next(self, ended: Any) -> Any:
+        """The next future that has ended. Who has lost all workers is not waited for for ever."""
+        last = None
+        while not ended.has_ready():
+            time.sleep(TICK)
+            self._wanted()
+            if self._threads:
+                last = None
+            elif last is None:
+                last = time.monotonic() + PATIENCE
+            elif time.monotonic() > last:
+                raise GeosegError(_NO_WORKERS.format(self._address))
+        return next(ended)
 
     def _wanted(self) -> int:
         """Threads of the cluster; it may grow and shrink."""
