@@ -17,7 +17,7 @@ from test_runtime_torch import SPEC as PLAIN
 from geoseg import models, runtime
 from geoseg.bundle import Bundle, card
 from geoseg.bundle.files import write_zip
-from geoseg.errors import MissingDependencyError, ModelError, UsageError
+from geoseg.errors import MissingDependencyError, ModelError, NeedsTorchError, UsageError
 from geoseg.exchange import export
 from geoseg.runtime import choice
 from geoseg.runtime.fake import FakeRuntime
@@ -212,7 +212,7 @@ def test_what_can_run_a_bundle(
     assert choice.candidates(bundle) == ["torch", "openvino", "onnx"]
     assert choice.candidates(Bundle.open(plain)) == ["torch"]
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match="it has no model.onnx, so it needs torch"):
+    with pytest.raises(NeedsTorchError, match="it has no model.onnx, so it needs torch"):
         runtime.load(Bundle.open(plain))
     with pytest.raises(MissingDependencyError, match=r"geoseg\[onnx\]"):
         runtime.load(bundle)

@@ -35,6 +35,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         part.replace(path)
     except OSError as e:
         raise OutputError(f"{path}: the checkpoint cannot be written ({e.strerror})") from e
+    finally:
+        part.unlink(missing_ok=True)  # of an interrupt in the midst of it
 
 
 def read(path: Path, *, wanted: tuple[str, ...]) -> dict[str, Any] | None:
