@@ -107,6 +107,22 @@ def test_no_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.__enter__()
 
 
+def test_a_script_without_its_guard_is_told_so(
+    archive: Path, options: dict[str, Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    call = (
+        f"{str(archive)!r}, 'out', model={str(options['model'])!r}, engine='processes', workers=1"
+    )
+    script.write_text(f"import geoseg\ngeoseg.batch({call})\n")
+    ended = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "no worker could be started" in ended.stderr.splitlines()[-1]
+    assert set(states(tmp_path / "out").values()) == {"pending"}
+
+
 def test_an_existing_cluster(
     archive: Path, options: dict[str, Any], serial: Path, tmp_path: Path
 ) -> None:
@@ -122,10 +138,35 @@ def test_an_existing_cluster(
     assert features(out) == features(serial)
 
 
+def test_a_cluster_without_geoseg_is_said(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    hidden = tmp_path / "hidden.py"
+    hidden.write_text("import sys\nsys.modules['geoseg'] = None\n")
+    with LocalCluster(
+        n_workers=1, dashboard_address=None, memory_limit=0, preload=[str(hidden)]
+    ) as cluster:
+        opened = open_engine("dask", scheduler=cluster.scheduler_address)
+        with pytest.raises(GeosegError, match="workers lack geoseg"):
+            opened.__enter__()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no signals")
-def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
-    archive: Path, options: dict[str, Any], serial: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("victim", "message"),
+    [("scheduler", "scheduler .* is lost"), ("worker", "has no workers any more")],
+)
+def test_a_lost_cluster_ends_the_run_and_the_next_goes_on(
+    archive: Path,
+    options: dict[str, Any],
+    serial: Path,
+    tmp_path: Path,
+    victim: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(dask_engine, "LOOK", 0.2)
+    monkeypatch.setattr(dask_engine, "PATIENCE", 5)
     told = tmp_path / "scheduler.json"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     dask = [sys.executable, "-m", "dask"]
@@ -142,12 +183,13 @@ def test_a_lost_scheduler_ends_the_run_and_the_next_goes_on(
 
             def kill(event: Mapping[str, Any]) -> None:
                 if event["event"] == "scene" and event["state"] == "done":
-                    scheduler.kill()
+                    (scheduler if victim == "scheduler" else process).kill()
 
             how = {**options, "engine": "dask", "scheduler": address}
-            with pytest.raises(GeosegError, match="scheduler .* is lost.*what is done stays"):
+            with pytest.raises(GeosegError, match=f"{message}.*what is done stays"):
                 batch(archive, tmp_path / "out", listener=kill, **how)
             process.kill()
+            scheduler.kill()
     assert "running" not in states(tmp_path / "out").values()
     assert "done" in states(tmp_path / "out").values()
     batch(archive, tmp_path / "out", **options)  # with any other engine

@@ -756,7 +756,8 @@ def test_yolo(tmp_path: Path, kind: str) -> None:
     assert frame["score"].iloc[0] == pytest.approx(0.9, abs=0.01)
 
 
-def test_yolo_with_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_yolo_with_masks(tmp_path: Path, runtime: str) -> None:
     rows = np.array([[32, 20, 20, 8, 0.9, 0.0, 1], [32, 50, 20, 8, 0.8, 1, 0]], np.float32)
     path = write_yolo(tmp_path / "net.onnx", rows, masks=True)
     contract = {**PLAIN, "classes": ["car"], "detector": "YOLO_Ultralytics_segmentation"}
@@ -764,7 +765,7 @@ def test_yolo_with_masks(tmp_path: Path) -> None:
     done = geoseg.import_model(path)
     scene = write_scene(tmp_path / "s.tif", picture(3, 255)[:, :64, :64], photometric="RGB")
     out = tmp_path / "out.gpkg"
-    geoseg.predict(scene, out, model=done.path, threads=1)
+    geoseg.predict(scene, out, model=done.path, runtime=runtime, threads=1)
     areas = gpd.read_file(out).sort_values("score").area / 0.09
     np.testing.assert_allclose(areas, [160, 80])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
-from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +20,12 @@ from geoseg.errors import GeosegError, MissingDependencyError
 
 AHEAD = 2  # scenes for each thread of the cluster: no worker waits for the next one
 LOOK = 5.0  # seconds between two looks at how many workers there are
+TICK = 0.02  # seconds between two looks at what has ended
 PATIENCE = 60  # seconds for a cluster to answer, and to have a worker
+_NO_WORKERS = (
+    "the cluster {} has no workers any more: start some, and run the command again; what is done "
+    "stays"
+)
 _LOST = "the scheduler {} is lost: start it, and run the command again; what is done stays"
 
 
@@ -37,7 +42,7 @@ class Dask:
 
     @property
     def dashboard(self) -> str | None:
-        if find_spec("bokeh") is None:
+        if importlib.util.find_spec("bokeh") is None:
             return None
         link: str | None = self._client.dashboard_link
         return link
@@ -56,7 +61,7 @@ class Dask:
                 ended.add(future)
             if not running:
                 break
-            future = next(ended)
+            future = self._next(ended)
             item = running.pop(future.key)
             if (outcome := self._outcome(future)) is None:
                 suspects.append(item)
@@ -85,6 +90,20 @@ class Dask:
             future.release()
         return outcome
 
+    def _next(self, ended: Any) -> Any:
+        """The next future that has ended. Who has lost all workers is not waited for for ever."""
+        last = None
+        while not ended.has_ready():
+            time.sleep(TICK)
+            self._wanted()
+            if self._threads:
+                last = None
+            elif last is None:
+                last = time.monotonic() + PATIENCE
+            elif time.monotonic() > last:
+                raise GeosegError(_NO_WORKERS.format(self._address))
+        return next(ended)
+
     def _wanted(self) -> int:
         """Threads of the cluster; it may grow and shrink."""
         if time.monotonic() - self._looked > LOOK:
@@ -104,7 +123,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
 
     Without one a cluster of `workers` processes is started here, and ended with the run.
     """
-    if find_spec("distributed") is None:
+    if importlib.util.find_spec("distributed") is None:
         raise MissingDependencyError("distributed", "dask")
     import dask
     import distributed
@@ -131,4 +150,17 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
             raise GeosegError(
                 f"{address}: no Dask scheduler with workers answers there ({e}): check the address"
             ) from e
+        if scheduler is not None:
+            _must_have_geoseg(client, address)
         yield Dask(client, address)
+
+
+def _must_have_geoseg(client: Any, address: str) -> None:
+    """A worker that cannot read its first scene would end, and the run wait for another one."""
+    found = client.run(importlib.util.find_spec, "geoseg", on_error="return")
+    lacking = sorted(worker for worker, spec in found.items() if spec is None)
+    if lacking:
+        raise GeosegError(
+            f"{address}: its workers lack geoseg ({', '.join(lacking[:3])}): install the same "
+            "version in their environment"
+        )

@@ -20,6 +20,7 @@ from typing import Any
 from geoseg.batch.engines import TRIES, Function, lost
 from geoseg.batch.items import Item
 from geoseg.batch.outcome import Outcome
+from geoseg.errors import GeosegError
 
 CORES = 4  # of a worker: with more a network gains little
 PATIENCE = 30  # seconds for workers to clean up when the run is ended
@@ -33,6 +34,17 @@ class Processes:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._pools = [_pool(number) for number in range(workers)]
+
+    def start(self) -> None:
+        """Start all workers; a GeosegError if they cannot be."""
+        started = [pool.submit(os.getpid) for pool in self._pools]
+        try:
+            started[0].result()
+        except BrokenProcessPool as e:  # each would run the script anew, and come to here
+            raise GeosegError(
+                "processes: no worker could be started: does the script that calls batch do so "
+                'under `if __name__ == "__main__":`?'
+            ) from e
 
     def map(self, function: Function, items: Iterable[Item]) -> Iterator[tuple[Item, Outcome]]:
         rest, free = iter(items), deque(range(self.workers))
@@ -86,6 +98,7 @@ def engine(*, workers: int | None = None, scheduler: str | None = None) -> Itera
     """workers: as many as there are GPUs, or one for every four cores, when not given."""
     processes = Processes(workers or len(gpus()) or max(1, (os.cpu_count() or 1) // CORES))
     try:
+        processes.start()
         yield processes
     finally:
         processes.close()
