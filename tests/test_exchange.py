@@ -157,9 +157,11 @@ def test_openvino(exported: Any, expected: NDArray[np.float32]) -> None:
 def test_openvino_in_32_bits_where_16_are_too_few(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     spec = bright_spec()
-    state = {"0.weight": np.full((1, 3, 3, 3), 0.1), "0.bias": np.array([1 + 2.0**-12])}
-    chip = np.zeros((1, 3, 64, 64), np.float32)  # so the bias alone counts, which is no float16
-    right = np.full((1, 1, 64, 64), 1 / (1 + np.exp(-(1 + 2.0**-12))), np.float32)
+    weight = np.zeros((1, 3, 3, 3), np.float32)
+    weight[:, :, 1, 1] = 0.3 + 2.0**-13  # no float16
+    state = {"0.weight": weight, "0.bias": np.zeros(1, np.float32)}
+    chip = np.ones((1, 3, 64, 64), np.float32)
+    right = np.full((1, 1, 64, 64), 1 / (1 + np.exp(-weight.sum())), np.float32)
     sample = Sample(chip, right, {"float32": 1e-5})
     exact = Bundle.write(tmp_path / "exact", spec, state, sample, "# exact\n", half=False)
     report = export(exact, "openvino", tmp_path / "folder").report
