@@ -114,6 +114,10 @@ def test_deepness_of_several_classes() -> None:
     assert about["seg_thresh"] == 0  # the greatest counts
 
 
+def test_deepness_of_tiles_smaller_than_the_overlap() -> None:
+    assert metadata(bright_spec(), 8)["tiles_overlap"] == 50  # percent; 100 and more leave nothing
+
+
 def test_esri(exported: Any, expected: NDArray[np.float32], tmp_path: Path) -> None:
     with zipfile.ZipFile(exported("emd")) as archive:
         archive.extractall(tmp_path)
@@ -148,6 +152,21 @@ def test_openvino(exported: Any, expected: NDArray[np.float32]) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["model.bin", "model.json", "model.xml"]
     compiled = openvino.Core().compile_model(folder / "model.xml", "CPU")
     np.testing.assert_allclose(compiled(SCALED)[0], expected, atol=0.02)
+
+
+def test_openvino_in_32_bits_where_16_are_too_few(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    spec = bright_spec()
+    weight = np.zeros((1, 3, 3, 3), np.float32)
+    weight[:, :, 1, 1] = 0.3 + 2.0**-13  # no float16
+    state = {"0.weight": weight, "0.bias": np.zeros(1, np.float32)}
+    chip = np.ones((1, 3, 64, 64), np.float32)
+    right = np.full((1, 1, 64, 64), 1 / (1 + np.exp(-weight.sum())), np.float32)
+    sample = Sample(chip, right, {"float32": 1e-5})
+    exact = Bundle.write(tmp_path / "exact", spec, state, sample, "# exact\n", half=False)
+    report = export(exact, "openvino", tmp_path / "folder").report
+    assert report is not None
+    assert report.ok
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from test_import import PLAIN, say, weights, write_onnx
 from test_runtime_torch import ARGUMENTS, IMAGE, SPEC, unsettled
 
-from geoseg import models, runtime
+from geoseg import import_model, models, runtime
 from geoseg.bundle import Bundle, card
 from geoseg.cli import cli
-from geoseg.errors import ModelError, SceneError
+from geoseg.errors import ModelError, SceneError, UsageError
 from geoseg.exchange import export, quantize
 from geoseg.runtime.torch_runtime import golden_sample
 
@@ -66,6 +67,25 @@ def test_what_8_bits_spoil_is_not_written(
 def test_a_scene_that_is_too_small(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="two chips of 8192 pixels"):
         quantized(bundle, SCENE, tmp_path / "int8", tile=8192)
+
+
+def test_a_model_in_8_bits_already(bundle: Path, tmp_path: Path) -> None:
+    small = quantized(bundle, SCENE, tmp_path / "int8", count=1, tile=64).path
+    with pytest.raises(ModelError, match="demo-0 is in 8 bits already"):
+        quantized(small, SCENE, tmp_path / "again", count=1, tile=64)
+    with pytest.raises(UsageError, match="0 chips: at least one is needed"):
+        quantized(bundle, SCENE, tmp_path / "again", count=0)
+
+
+def test_a_graph_of_another_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOSEG_HOME", str(tmp_path / "home"))
+    path = write_onnx(tmp_path / "net.onnx", weights(3, 3))  # its input is not called pixels
+    say(path, PLAIN)
+    model = import_model(path).path
+    done = quantized(model, SCENE, tmp_path / "int8", count=1, tile=64)
+    assert done.agreement > 0.9
+    with pytest.raises(ModelError, match="net is an ONNX graph .* so it is not exported"):
+        export(model, "openvino", tmp_path / "vino")
 
 
 def test_comparing_counts_pixels() -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geoseg.bundle import Bundle, CheckReport
+from geoseg.bundle import GRAPH, WEIGHTS, Bundle, CheckReport
 from geoseg.bundle.files import installing
 from geoseg.errors import ModelError, UsageError, need_torch
 from geoseg.registry import find
@@ -74,6 +74,11 @@ def export(
     form, path, bundle = FORMATS[to], Path(output).expanduser(), Bundle.open(find(model))
     if form.suffix and path.suffix.lower() != form.suffix:
         raise UsageError(f"{path}: the name of a {to} file ends in {form.suffix}")
+    if to != "mlm" and not bundle.has(WEIGHTS):
+        raise ModelError(
+            f"{bundle.spec.id} is an ONNX graph and no network of geoseg's, so it is not exported: "
+            f"other tools open {bundle.path / GRAPH} itself"
+        )
     if bundle.spec.finds_objects and to not in OF_OBJECTS:
         raise ModelError(
             f"{bundle.spec.id} finds objects, which {to} files of geoseg cannot give; there are: "

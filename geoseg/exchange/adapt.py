@@ -7,7 +7,7 @@ classes become a probability of 1 for that class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,8 @@ def adapted(
     version = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     _prepend(graph, last)
     scores = next(o for o in graph.output if o.name == output)
-    nodes = _Chain(onnx.helper, output)
+    taken = {name for node in graph.node for name in node.output}  # of a graph that was here before
+    nodes = _Chain(onnx.helper, output, taken)
     if numbers:
         _one_hot(nodes, graph, scores, classes, version)
     else:
@@ -134,11 +135,14 @@ def with_plain_input(network: Network, *, last: bool) -> bytes:
 class _Chain:
     """Nodes one after the other, from the output `name` on."""
 
-    def __init__(self, helper: Any, name: str) -> None:
+    def __init__(self, helper: Any, name: str, taken: Collection[str] = ()) -> None:
         self._helper, self.name, self.nodes = helper, name, list[Any]()
+        self._taken = taken
 
     def add(self, kind: str, *more: str, **attributes: Any) -> None:
         following = f"geoseg_{kind}_{len(self.nodes)}"
+        while following in self._taken:
+            following += "_"
         given = [self.name, *more]
         self.nodes.append(self._helper.make_node(kind, given, [following], **attributes))
         self.name = following
@@ -161,7 +165,8 @@ def _prepend(graph: Any, last: bool) -> None:
         node.output[:] = [f"{name}_in" for name in node.output]
         node.input[:] = [n if n == "geoseg_pixels" else f"{n}_in" for n in node.input]
     chain.nodes[-1].output[:] = [picture.name]
-    dims = ["batch", *(_dim(d) for d in picture.type.tensor_type.shape.dim[1:])]
+    count, *sizes = picture.type.tensor_type.shape.dim
+    dims = [count.dim_value or "batch", *(_dim(d) for d in sizes)]  # one picture stays one
     if last:
         dims = [dims[0], dims[3], dims[1], dims[2]]
     rest = list(graph.node)

@@ -46,10 +46,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles written by other versions
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
+    except pickle.UnpicklingError as e:  # torch's own words advise to run the code
         raise ModelError(
-            f"{path}: refused, it holds more than tensors and plain values (torch: "
-            f"{str(e).strip().partition(chr(10))[0]}); save its state_dict alone"
+            f"{path}: refused, it is no checkpoint or holds more than tensors and plain values "
+            "(code, perhaps): have its trainer save the state_dict alone"
         ) from e
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as e:
         raise ModelError(f"{path}: no checkpoint that torch can read ({e})") from e

@@ -19,6 +19,7 @@ from geoseg.runtime.torch_runtime import network_of
 from geoseg.spec import ModelSpec, Scaling
 
 DIVISOR = 255.0
+MOST_OVERLAP = 50  # percent: tiles may be smaller than those that the overlap was meant for
 
 
 def write(source: Bundle, path: Path, tile: int | None) -> CheckReport:
@@ -52,7 +53,7 @@ def metadata(spec: ModelSpec, size: int) -> dict[str, Any]:
         "resolution": spec.gsd * 100,  # centimetres per pixel
         "tile_size": size,
         "tiles_size": size,
-        "tiles_overlap": round(100 * spec.tiling.overlap / size),  # percent
+        "tiles_overlap": min(round(100 * spec.tiling.overlap / size), MOST_OVERLAP),
         "standardization_mean": [0.0] * len(spec.bands),
         "standardization_std": [1.0] * len(spec.bands),
         "seg_thresh": spec.threshold if len(spec.classes) == 1 else 0.0,

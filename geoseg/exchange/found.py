@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,11 +71,17 @@ def onnx_file(path: Path) -> Found:
     graph = read_graph(path)
     metadata = graph.metadata
     if "model_type" in metadata and "class_names" in metadata:
-        said = _sized(_deepness(path, graph), graph)
+        with _understanding(path):
+            said = _sized(_deepness(path, graph), graph)
         finds_objects = "detector" in str(metadata["model_type"]).lower()
         return Found("ONNX for Deepness", said, graph, finds_objects=finds_objects)
     if "stac_item" in metadata:
         item = _json(metadata["stac_item"], f"{path}: its stac_item")
+        if "instance-segmentation" in (item.get("properties") or {}).get("mlm:tasks", ()):
+            raise ModelError(
+                f"{path}: it finds objects, which geoseg reads back from a bundle only: "
+                "geoseg model export --to bundle"
+            )
         return Found("ONNX of geoseg", _sized(_item(item, path), graph), graph)
     return Found("ONNX", _sized({}, graph), graph)
 
@@ -169,7 +175,7 @@ def esri(path: Path) -> Found:
     What is done to pixels and scores stands in Esri's Python function, which geoseg does not run:
     so `scaling` and `activation` are asked for, but in packages that geoseg itself has written.
     """
-    emd = _json(path.read_text(encoding="utf-8-sig"), str(path))
+    emd = _json(path.read_bytes(), str(path))
     if emd.get("ModelType") not in ("ImageClassification", "PixelClassification"):
         raise ModelError(f"{path}: geoseg imports classes of pixels, not {emd.get('ModelType')!r}")
     name = emd.get("ModelFile")
@@ -179,7 +185,8 @@ def esri(path: Path) -> Found:
     model = path.parent / inside
     if inside.is_absolute() or ".." in inside.parts or not model.is_file():
         raise ModelError(f"{path}: its ModelFile {name!r} does not lie beside it")
-    said = _esri_said(emd)
+    with _understanding(path):
+        said = _esri_said(emd)
     if model.suffix.lower() == ".onnx":
         graph = read_graph(model)
         return Found("Esri model definition", _sized(said, graph), graph)
@@ -240,11 +247,12 @@ def _unpacked(path: Path, stack: ExitStack) -> Path:
 
 def mlm(path: Path) -> Found:
     """A STAC Item with the MLM extension, whose model is an ONNX file beside it."""
-    item = _json(path.read_text(encoding="utf-8"), str(path))
+    item = _json(path.read_bytes(), str(path))
     if "mlm:input" not in (item.get("properties") or {}):
         raise ModelError(f"{path}: no STAC Item with the MLM extension (mlm:input is missing)")
     said = _item(item, path)
-    href = _onnx_asset(item, path)
+    with _understanding(path):
+        href = _onnx_asset(item, path)
     graph = read_graph(href)
     return Found("STAC MLM Item", _sized(said, graph), graph)
 
@@ -268,8 +276,8 @@ def _onnx_asset(item: Mapping[str, Any], path: Path) -> Path:
 
 def _item(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What an Item says in the words of MLM, and in those that geoseg adds."""
-    p = item["properties"]
-    try:
+    with _understanding(path):
+        p = item["properties"]
         given, gives = p["mlm:input"][0], p["mlm:output"][0]
         common = {
             b["name"]: b.get("eo:common_name") for b in p.get("bands", ()) if isinstance(b, Mapping)
@@ -299,8 +307,6 @@ def _item(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
         }
         if "geoseg:activation" in p:  # a graph of geoseg's has it inside
             said["activation"] = "none"
-    except (KeyError, TypeError, IndexError, AttributeError) as e:
-        raise ModelError(f"{path}: not an Item that geoseg understands ({e!r})") from e
     return {key: value for key, value in said.items() if value is not None}
 
 
@@ -346,10 +352,22 @@ def torch_file(path: Path) -> Found:
     return Found("checkpoint of torch", said, state=state)
 
 
-def _json(text: str, source: str) -> dict[str, Any]:
+@contextmanager
+def _understanding(path: Path) -> Iterator[None]:
+    """What is said in another shape than the format's documentation has it, as a ModelError."""
+    try:
+        yield
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as e:
+        raise ModelError(
+            f"{path}: what it says of its model is not as the format has it, so geoseg does not "
+            f"understand it ({e!r})"
+        ) from e
+
+
+def _json(text: str | bytes, source: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ModelError(f"{source} is no valid JSON ({e})") from e
     if not isinstance(content, dict):
         raise ModelError(f"{source} is no JSON object")

@@ -7,7 +7,7 @@ quantization by ONNX Runtime); what changes is told of other chips of it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, TOLERANCE, WEIGHTS, Bundle
 from geoseg.bundle.files import installing
-from geoseg.errors import MissingDependencyError, ModelError, SceneError
+from geoseg.errors import MissingDependencyError, ModelError, SceneError, UsageError
 from geoseg.grid import plan
 from geoseg.preflight import open_for, preflight
 from geoseg.reading import chips, normalize
 from geoseg.registry import find
-from geoseg.runtime.graphs import INPUT, graph_of
+from geoseg.runtime.graphs import graph_of
 from geoseg.runtime.onnx_runtime import PRECISION, OnnxRuntime, new_session
 from geoseg.spec import ModelSpec
 
@@ -74,12 +74,16 @@ def quantize(
         raise ModelError(
             f"{bundle.spec.id} finds objects: 8 bits are for models that give a class to each pixel"
         )
+    if count < 1:
+        raise UsageError(f"{count} chips: at least one is needed")
     before, stored = graph_of(bundle)
+    float32 = OnnxRuntime(bundle.spec, new_session(before, stored), "cpu", 1)
+    if float32.description.startswith("onnx int8"):
+        raise ModelError(f"{bundle.spec.id} is in 8 bits already: quantize what it was made of")
     pictures = _pictures(scene, bundle.spec, 2 * count, tile)
     if len(pictures) < 2:
         raise SceneError(f"{scene}: two chips of {tile} pixels with data are needed at least")
-    after = _in_8_bits(before, stored, pictures[::2])
-    float32 = OnnxRuntime(bundle.spec, new_session(before, stored), "cpu", 1)
+    after = _in_8_bits(before, stored, _Reader(float32.session.get_inputs()[0].name, pictures[::2]))
     int8 = OnnxRuntime(bundle.spec, new_session(after), "cpu", 1)
     sample = bundle.sample()
     difference = sample.difference(int8.predict(sample.input))
@@ -113,17 +117,17 @@ def _pictures(scene: str | Path, spec: ModelSpec, count: int, tile: int) -> list
 
 
 class _Reader:
-    """Pictures as ONNX Runtime's calibration takes them."""
+    """Pictures as ONNX Runtime's calibration takes them; `name` of the graph's input."""
 
-    def __init__(self, pictures: Sequence[Batch]) -> None:
-        self._rest: Iterator[Batch] = iter(pictures)
+    def __init__(self, name: str, pictures: Sequence[Batch]) -> None:
+        self._name, self._rest = name, iter(pictures)
 
     def get_next(self) -> dict[str, Batch] | None:
         picture = next(self._rest, None)
-        return None if picture is None else {INPUT: picture}
+        return None if picture is None else {self._name: picture}
 
 
-def _in_8_bits(graph: bytes, stored: bytes | None, pictures: Sequence[Batch]) -> bytes:
+def _in_8_bits(graph: bytes, stored: bytes | None, pictures: _Reader) -> bytes:
     try:
         import onnx
         from onnxruntime.quantization import QuantType, quantize_static
@@ -142,7 +146,7 @@ def _in_8_bits(graph: bytes, stored: bytes | None, pictures: Sequence[Batch]) ->
         quantize_static(
             merged,
             done,
-            _Reader(pictures),
+            pictures,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
