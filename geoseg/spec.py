@@ -138,6 +138,8 @@ class ModelSpec:
             raise ModelError(f"model {self.name}: a sigmoid has one class, not {len(self.classes)}")
         if len({c.id for c in self.classes}) != len(self.classes):
             raise ModelError(f"model {self.name}: two classes have the same id")
+        if len({c.name for c in self.classes}) != len(self.classes):
+            raise ModelError(f"model {self.name}: two classes have the same name")
         if not self.names:
             raise ModelError(f"model {self.name}: its only class is {BACKGROUND}, the background")
         for field_name, known in (("task", Task), ("activation", Activation)):

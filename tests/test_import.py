@@ -554,6 +554,17 @@ def test_a_model_that_lies_elsewhere(tmp_path: Path) -> None:
         geoseg.import_model(tmp_path / "item.json")
 
 
+@pytest.mark.parametrize("href", ["../net.onnx", "{}/net.onnx", "..\\net.onnx"])
+def test_a_model_outside_of_the_folder_is_not_read(tmp_path: Path, href: str) -> None:
+    write_onnx(tmp_path / "net.onnx", weights(3, 3), size=32)
+    item, path = foreign_item(), tmp_path / "below" / "item.json"
+    item["assets"]["model"]["href"] = href.format(tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps(item))
+    with pytest.raises(ModelError, match="is an ONNX file beside it"):
+        geoseg.import_model(path)
+
+
 def test_a_bundle_is_added_as_it_is(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "net.onnx", weights(3, 3))
     say(path, PLAIN)

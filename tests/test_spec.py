@@ -73,6 +73,7 @@ def test_scalings_that_cannot_be_followed(entries: Any) -> None:
         ({"activation": "tanh"}, "no activation 'tanh'; there are: sigmoid, softmax, none"),
         ({"task": "detection"}, "no task 'detection'"),
         ({"classes": (ClassInfo(1, "a"), ClassInfo(1, "b"))}, "the same id"),
+        ({"classes": (ClassInfo(1, "a"), ClassInfo(2, "a"))}, "the same name"),
         ({"threshold": 1.0}, "threshold 1.0"),
         ({"temperature": 0.0}, "temperature 0.0"),
         ({"temperature": float("inf")}, "temperature inf"),

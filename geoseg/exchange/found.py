@@ -181,9 +181,8 @@ def esri(path: Path) -> Found:
     name = emd.get("ModelFile")
     if not isinstance(name, str):
         raise ModelError(f"{path}: its ModelFile names no file")
-    inside = PurePosixPath(name.replace("\\", "/"))
-    model = path.parent / inside
-    if inside.is_absolute() or ".." in inside.parts or not model.is_file():
+    model = _beside(path, name)
+    if model is None:
         raise ModelError(f"{path}: its ModelFile {name!r} does not lie beside it")
     with _understanding(path):
         said = _esri_said(emd)
@@ -227,6 +226,13 @@ def _esri_class(entry: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+def _beside(path: Path, name: str) -> Path | None:
+    """The file that `path` names, if it lies in the same folder or below."""
+    inside = PurePosixPath(name.replace("\\", "/"))
+    model = path.parent / inside
+    return None if inside.is_absolute() or ".." in inside.parts or not model.is_file() else model
+
+
 def _unpacked(path: Path, stack: ExitStack) -> Path:
     """The .emd of a package, unpacked for as long as it is needed."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geoseg-")))
@@ -268,8 +274,8 @@ def _onnx_asset(item: Mapping[str, Any], path: Path) -> Path:
             raise ModelError(
                 f"{path}: its model lies at {href}: download it beside and correct href"
             )
-        if href.endswith(".onnx") and (path.parent / href).is_file():
-            return path.parent / href
+        if href.endswith(".onnx") and (model := _beside(path, href)) is not None:
+            return model
     told = ", ".join(hrefs) or "none"
     raise ModelError(f"{path}: no asset with the role mlm:model is an ONNX file beside it ({told})")
 
