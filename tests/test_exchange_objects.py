@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_runtime_detector import ARGUMENTS, SPEC, planted
+from test_runtime_detector import ARGUMENTS, SPEC, planted, trained
 
 from geoseg import models, runtime
 from geoseg.bundle import Bundle, card
@@ -25,7 +25,6 @@ from geoseg.runtime.graphs import objects_in
 from geoseg.runtime.torch_detector import TorchDetector
 from geoseg.runtime.torch_runtime import golden_sample
 
-STEPS = 60
 POINTS = 3
 ALL = {**ARGUMENTS, "keypoints": POINTS, "keypoint_channels": 16, "picture": 96}
 FULL = replace(SPEC, arguments=ALL, temperature=0.8, bias=0.1)
@@ -40,17 +39,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def state() -> State:
-    """Of a network that has seen some planted pictures, so that its scores are not all alike."""
-    torch.manual_seed(0)
-    network = models.build("mask_rcnn", classes=2, bands=3, **ARGUMENTS).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / STEPS)
-        losses = network(*planted(step, 3))
-        optimizer.zero_grad()
-        sum(losses.values(), torch.tensor(0.0)).backward()
-        optimizer.step()
-    return network.state_dict()
+    """Of a network whose scores are not all alike."""
+    return trained().state_dict()
 
 
 def network_with(state: State, arguments: dict[str, Any]) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import Patch, attempt, die, in_mid_step, on_call
 from planted import plant_place, recipe
 
 from geoseg.errors import DataError, OutputError
@@ -21,7 +20,7 @@ from geoseg.train.run import run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Lightning's own
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes"),
+    pytest.mark.skipif(os.name == "nt", reason="kills by signals"),
 ]
 
 # Dropout, batch normalization, moving average: all that has a state or takes chances.
@@ -34,34 +33,12 @@ FPN = {
         "decoder_dropout": 0.3,
     },
 }
-Patch = Callable[[], None]
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def on_call(owner: Any, name: str, number: int, before: Callable[..., None]) -> None:
-    """Let `before` see the arguments of a function's `number`th call."""
-    original, calls = getattr(owner, name), [0]
-
-    def patched(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == number:
-            before(*args)
-        return original(*args, **kwargs)
-
-    setattr(owner, name, patched)
 
 
 def torn(descriptor: int) -> None:
     """The disk has half of a checkpoint, and the process is gone."""
     os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
     die()
-
-
-def in_mid_step() -> None:
-    on_call(learner.Learner, "_backward", 4, lambda *_: die())
 
 
 def in_mid_step_after_a_checkpoint_by_time() -> None:
@@ -83,22 +60,6 @@ def between_best_and_last() -> None:
 
 def after_the_last_step() -> None:
     on_call(pixels, "examine", 1, lambda *_: die())
-
-
-def attempt(
-    config: TrainConfig, root: Path, folder: Path, patch: Patch | None = None
-) -> int | None:
-    """Run in a process of its own; its exit code."""
-
-    def work() -> None:
-        if patch:
-            patch()
-        run(config, root, folder, progress=False)
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join()
-    return process.exitcode
 
 
 @pytest.fixture(scope="module")

@@ -86,8 +86,7 @@ def planted(seed: int, count: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
     return images, targets
 
 
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
+def trained() -> nn.Module:
     """After a few steps on planted pictures: as with real ones it is sure of most, not of all.
 
     With a step that ends at zero, as in real training: else the statistics of norms are not those
@@ -103,6 +102,11 @@ def network() -> nn.Module:
         sum(losses.values(), torch.tensor(0.0)).backward()
         optimizer.step()
     return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return trained()
 
 
 @pytest.fixture(scope="module")

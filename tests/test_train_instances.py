@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import multiprocessing
-import os
 import pickle
 import signal
 from pathlib import Path
@@ -19,6 +17,7 @@ import shapely
 import torch
 from affine import Affine
 from click.testing import CliRunner
+from killed import attempt, in_mid_step
 from numpy.typing import NDArray
 from planted import CRS, GSD, LEFT, MILD, TOP, plant_place, recipe
 from rasterio.features import rasterize
@@ -36,7 +35,7 @@ from geoseg.grid import Grid
 from geoseg.metrics import IGNORE
 from geoseg.predictions import Detections
 from geoseg.testing import write_scene
-from geoseg.train import TrainConfig, learner
+from geoseg.train import TrainConfig
 from geoseg.train.coco import import_coco
 from geoseg.train.export import write_bundle
 from geoseg.train.instances import ObjectTask, anchors
@@ -478,35 +477,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     return folder, plant_place(folder, "here", 0, classes=2)
 
 
-def attempt(config: TrainConfig, root: Path, folder: Path, *, kill: bool = False) -> int | None:
-    """Run in a process of its own, killed in its fourth step if so wanted; its exit code."""
-
-    def work() -> None:
-        if kill:
-            original, steps = learner.Learner._backward, []
-
-            def patched(self: Any, *batch: Any) -> Any:
-                steps.append(0)
-                if len(steps) == 4:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(self, *batch)
-
-            learner.Learner._backward = patched  # type: ignore[method-assign]
-        run(config, root, folder, progress=False)
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 def test_a_killed_run_ends_with_the_same_bits(
     place: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
     root, own = place
     config = recipe([own], classes=2, model=SMALL, steps=5, augment={"rotate": 1.0})
     assert attempt(config, root, tmp_path / "whole") == 0
-    assert attempt(config, root, tmp_path / "cut", kill=True) == -signal.SIGKILL
+    assert attempt(config, root, tmp_path / "cut", in_mid_step) == -signal.SIGKILL
     assert attempt(config, root, tmp_path / "cut") == 0
     for name in ("weights.safetensors", "log/metrics.csv", "config.yaml"):
         whole, cut = ((tmp_path / way / name).read_bytes() for way in ("whole", "cut"))

@@ -18,6 +18,7 @@ from qgis.core import (
     QgsProcessingParameterCrs,
     QgsProcessingParameterDefinition,
     QgsProcessingParameterEnum,
+    QgsProcessingParameterFeatureSource,
     QgsProcessingParameterNumber,
     QgsProcessingParameterString,
     QgsRasterLayer,
@@ -291,6 +292,13 @@ def model_parameter(
     if names:
         parameter.setMetadata({"widget_wrapper": {"value_hints": names}})
     return parameter
+
+
+def area_parameter() -> QgsProcessingParameterFeatureSource:
+    """The area of interest."""
+    return QgsProcessingParameterFeatureSource(
+        "AOI", tr("Only inside these polygons"), [POLYGON], optional=True
+    )
 
 
 def outline_parameters() -> Options:

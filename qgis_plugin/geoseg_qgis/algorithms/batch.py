@@ -11,7 +11,6 @@ from qgis.core import (
     QgsProcessingOutputHtml,
     QgsProcessingOutputNumber,
     QgsProcessingOutputVectorLayer,
-    QgsProcessingParameterFeatureSource,
     QgsProcessingParameterFile,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterMultipleLayers,
@@ -21,8 +20,8 @@ from ..i18n import tr
 from ..inputs import raster_source, save_features
 from ..runner import Event
 from .base import (
-    POLYGON,
     EngineAlgorithm,
+    area_parameter,
     choice,
     model_parameter,
     models,
@@ -69,9 +68,7 @@ class Batch(EngineAlgorithm):
                 optional=True,
             ),
             model_parameter(),
-            QgsProcessingParameterFeatureSource(
-                "AOI", tr("Only inside these polygons"), [POLYGON], optional=True
-            ),
+            area_parameter(),
         )
         self.offer(outline_parameters())
         self.offer(

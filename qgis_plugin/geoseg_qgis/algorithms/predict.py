@@ -11,7 +11,6 @@ from qgis.core import (
     QgsProcessingMultiStepFeedback,
     QgsProcessingOutputNumber,
     QgsProcessingParameterExtent,
-    QgsProcessingParameterFeatureSource,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
     QgsProcessingParameterVectorDestination,
@@ -26,6 +25,7 @@ from ..runner import EngineError
 from .base import (
     POLYGON,
     EngineAlgorithm,
+    area_parameter,
     choice,
     model_parameter,
     models,
@@ -66,9 +66,7 @@ class Predict(EngineAlgorithm):
             QgsProcessingParameterRasterLayer("INPUT", tr("Image")),
             model_parameter(),
             QgsProcessingParameterExtent("EXTENT", tr("Only this extent"), optional=True),
-            QgsProcessingParameterFeatureSource(
-                "AOI", tr("Only inside these polygons"), [POLYGON], optional=True
-            ),
+            area_parameter(),
         )
         self.offer(outline_parameters())
         self.offer(more_outline_parameters(), advanced=True)

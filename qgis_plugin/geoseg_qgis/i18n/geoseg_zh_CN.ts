@@ -50,6 +50,11 @@
     </message>
     <message>
       <location filename="../algorithms/base.py" />
+      <source>Only inside these polygons</source>
+      <translation>仅处理这些多边形之内</translation>
+    </message>
+    <message>
+      <location filename="../algorithms/base.py" />
       <source>Simplify outlines by up to (m)</source>
       <translation>轮廓简化容差（米）</translation>
     </message>
@@ -206,11 +211,6 @@ An image that cannot be done fails alone, with its reason in the log and in the 
       <location filename="../algorithms/batch.py" />
       <source>Folder of images</source>
       <translation>影像文件夹</translation>
-    </message>
-    <message>
-      <location filename="../algorithms/batch.py" />
-      <source>Only inside these polygons</source>
-      <translation>仅处理这些多边形之内</translation>
     </message>
     <message>
       <location filename="../algorithms/batch.py" />
