@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +219,23 @@ def _written(folder: Path, **changes: Any) -> Path:
     state = {"0.weight": np.zeros((1, 3, 3, 3), np.float32), "0.bias": np.zeros(1, np.float32)}
     sample = Sample(np.zeros((1, 3, 32, 32), np.float32), np.ones((1, 1, 32, 32), np.float32))
     return Bundle.write(folder, spec, state, sample, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits files by rlimit")
+@pytest.mark.parametrize("form", ["openvino", "torchscript", "onnx", "bundle"])
+def test_a_disk_that_is_full_is_one_sentence(bright: Path, tmp_path: Path, form: str) -> None:
+    """As a limit of 100 bytes to each file is."""
+    target = tmp_path / "out" / f"x{FORMATS[form].suffix}"
+    target.parent.mkdir()
+    code = "import resource, signal, sys; from geoseg import exchange, errors; import torch, onnx\n"
+    code += "import geoseg.exchange.files, geoseg.runtime.openvino_runtime as r; r.core()\n"
+    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    code += f"try: exchange.export({str(bright)!r}, {form!r}, {str(target)!r})\n"
+    code += "except errors.OutputError as e: print(e)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith(f"{target} cannot be written"), done.stderr
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_file_that_gives_something_else_is_not_written(tmp_path: Path) -> None:

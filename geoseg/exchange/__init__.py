@@ -14,7 +14,7 @@ from typing import Any
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle, CheckReport
 from geoseg.bundle.files import installing
-from geoseg.errors import ModelError, UsageError, need_torch
+from geoseg.errors import ModelError, OutputError, UsageError, need_torch
 from geoseg.registry import find
 
 
@@ -91,5 +91,8 @@ def export(
     module, _, name = form.writer.partition(":")
     writer = getattr(importlib.import_module(module), name)
     with installing(path, overwrite=overwrite) as partial:
-        report = writer(bundle, partial, tile)
+        try:
+            report = writer(bundle, partial, tile)
+        except OutputError as e:  # where it would lie is what the user knows
+            raise OutputError(str(e).replace(str(partial), str(path))) from e
     return Exported(path, to, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import nn
 
 from geoseg.bundle import WEIGHTS, Bundle, CheckReport, check_sample
 from geoseg.bundle.files import ITEM
-from geoseg.errors import ModelError
+from geoseg.errors import ModelError, OutputError
 from geoseg.exchange.network import axes, example, whole
 from geoseg.exchange.onnx_graph import graph_of, stored_in, to_bytes
 from geoseg.runtime.onnx_runtime import new_session, runtime_on
@@ -65,7 +66,11 @@ def openvino(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     how = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_MMAP": False}  # files may be written again
 
     def written(*, half: bool) -> CheckReport:
-        ov.save_model(engine.read_model(model=graph), path / "model.xml", compress_to_fp16=half)
+        network = engine.read_model(model=graph)
+        try:
+            ov.save_model(network, path / "model.xml", compress_to_fp16=half)
+        except RuntimeError as e:  # all that it says is "iostream error"
+            raise OutputError(f"{path} cannot be written ({e}): is the disk full?") from e
         compiled = engine.compile_model(path / "model.xml", "CPU", how)
         return proved(source, "openvino float32", first_output(compiled), size=tile)
 
@@ -83,7 +88,9 @@ def torchscript(source: Bundle, path: Path, tile: int | None) -> CheckReport:
         with torch.no_grad():
             trace: Any = torch.jit.trace
             traced = trace(module, example(source.spec), check_trace=False)
-        torch.jit.save(traced, str(path))
+        buffer = io.BytesIO()  # torch hides what a full disk says
+        torch.jit.save(traced, buffer)
+        path.write_bytes(buffer.getvalue())
         load: Any = torch.jit.load
         again = load(str(path))
     return proved(source, "torch float32 (torchscript)", _with_torch(again))
@@ -99,7 +106,9 @@ def pt2(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as e:
         why = str(e).strip().partition("\n")[0]
         raise ModelError(f"{source.spec.id}: torch cannot export it: {why}") from e
-    torch.export.save(program, path)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    path.write_bytes(buffer.getvalue())
     return proved(source, "torch float32 (pt2)", _with_torch(torch.export.load(path).module()))
 
 
