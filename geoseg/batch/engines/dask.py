@@ -35,6 +35,7 @@ class Dask:
     def __init__(self, client: Any, address: str) -> None:
         self._client, self._address = client, address
         self._threads, self._looked = self._count(), time.monotonic()
+        self._without: float | None = None  # since when there are no workers
 
     @property
     def workers(self) -> int:
@@ -81,7 +82,7 @@ class Dask:
         from distributed import KilledWorker
 
         try:
-            outcome: Outcome = future.result()
+            outcome = self._result(future)
         except KilledWorker:
             return None
         except (CancelledError, asyncio.CancelledError, OSError) as e:
@@ -91,18 +92,31 @@ class Dask:
         return outcome
 
     def _next(self, ended: Any) -> Any:
-        """The next future that has ended. Who has lost all workers is not waited for for ever."""
-        last = None
+        """The next future that has ended."""
         while not ended.has_ready():
             time.sleep(TICK)
-            self._wanted()
-            if self._threads:
-                last = None
-            elif last is None:
-                last = time.monotonic() + PATIENCE
-            elif time.monotonic() > last:
-                raise GeosegError(_NO_WORKERS.format(self._address))
+            self._must_have_workers()
         return next(ended)
+
+    def _result(self, future: Any) -> Outcome:
+        """What a future gives; one that ended on a worker that is gone is computed again."""
+        while True:
+            try:
+                outcome: Outcome = future.result(timeout=LOOK)
+            except TimeoutError:
+                self._must_have_workers()
+            else:
+                return outcome
+
+    def _must_have_workers(self) -> None:
+        """Who has lost all workers is not waited for for ever: a GeosegError."""
+        self._wanted()  # looks now and then
+        if self._threads:
+            self._without = None
+        elif self._without is None:
+            self._without = time.monotonic()
+        elif time.monotonic() - self._without > PATIENCE:
+            raise GeosegError(_NO_WORKERS.format(self._address))
 
     def _wanted(self) -> int:
         """Threads of the cluster; it may grow and shrink."""
