@@ -222,6 +222,28 @@ def test_an_interrupt_leaves_nothing_half_done(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals")
+def test_ctrl_c_while_workers_still_import(tmp_path: Path) -> None:
+    """Only the parent says that it was interrupted, without a traceback of a worker."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal, threading, time\n"
+        "from geoseg.batch.engines.processes import Processes\n"
+        "if __name__ == '__main__':\n"
+        "    processes = Processes(2)\n"
+        "    threading.Timer(0.1, lambda: os.killpg(0, signal.SIGINT)).start()\n"
+        "    try:\n"
+        "        processes.start()\n"
+        "        time.sleep(30)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('interrupted')\n"
+        "    processes.close()\n"
+    )
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
 @pytest.mark.parametrize("engine", ["processes", "dask"])
 def test_what_is_killed_at_any_moment_ends_as_if_undisturbed(
     archive: Path, model: Path, serial: Path, tmp_path: Path, engine: str

@@ -10,18 +10,19 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from geoseg.batch.engines import TRIES, Function, lost
 from geoseg.batch.items import Item
 from geoseg.batch.outcome import Outcome
 from geoseg.errors import GeosegError
 
+T = TypeVar("T")
 CORES = 4  # of a worker: with more a network gains little
 PATIENCE = 30  # seconds for workers to clean up when the run is ended
 
@@ -37,7 +38,7 @@ class Processes:
 
     def start(self) -> None:
         """Start all workers; a GeosegError if they cannot be."""
-        started = [pool.submit(os.getpid) for pool in self._pools]
+        started = [_submit(pool, os.getpid) for pool in self._pools]
         try:
             started[0].result()
         except BrokenProcessPool as e:  # each would run the script anew, and come to here
@@ -74,10 +75,10 @@ class Processes:
 
     def _submit(self, number: int, function: Function, item: Item) -> Future[Outcome]:
         try:
-            return self._pools[number].submit(_call, function, item)
+            return _submit(self._pools[number], _call, function, item)
         except BrokenProcessPool:  # it died while it had nothing to do
             self._pools[number] = _pool(number)
-            return self._pools[number].submit(_call, function, item)
+            return _submit(self._pools[number], _call, function, item)
 
     def close(self) -> None:
         """End all workers; what they are at is cleaned up, or lost after a while."""
@@ -115,6 +116,18 @@ def gpus() -> list[str]:
 def _pool(number: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
     return ProcessPoolExecutor(1, mp_context=context, initializer=_born, initargs=(number,))
+
+
+def _submit(pool: ProcessPoolExecutor, call: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Give it to a pool. A worker that is started by it inherits that Ctrl-C is not for it, so
+    that none has to be shielded while it is still importing; here it comes right after."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return pool.submit(call, *arguments)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(call, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _processes(pool: ProcessPoolExecutor) -> list[Any]:
