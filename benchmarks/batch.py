@@ -60,7 +60,8 @@ def engine(source: str, out: str, model: str, engine: str, workers: int | None) 
 def loop(source: str, out: str, model: str, batched: bool) -> dict[str, Any]:
     """Seconds of all scenes but the first, which loads the model."""
     from geoseg.batch.run import batch
-    from geoseg.predict import Loaded, predict
+    from geoseg.loaded import Loaded
+    from geoseg.predict import predict
 
     shutil.rmtree(out, ignore_errors=True)
     result: dict[str, Any] = {}

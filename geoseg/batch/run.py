@@ -40,7 +40,7 @@ from geoseg.batch.watch import Watch
 from geoseg.batch.work import FOLDERS, Work
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
-from geoseg.predict import Loaded, Model
+from geoseg.loaded import Loaded, Model
 from geoseg.sinks.alone import alone
 from geoseg.sinks.atomic import PREFIX
 from geoseg.spec import Band
