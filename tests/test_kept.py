@@ -83,17 +83,17 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("last", [3, 20, 30])
 def test_a_killed_run_goes_on(scene: Path, model: Path, tmp_path: Path, last: int) -> None:
     whole, chips, _ = run(scene, tmp_path / "whole.gpkg", model, mask=tmp_path / "w.tif", **SMALL)
-    out = tmp_path / "out.gpkg"
+    out = tmp_path / "killed" / "out.gpkg"
     parts = kill(scene, out, model, last, **SMALL)
     assert bool(parts) == (last > 3)
-    result, again, said = run(scene, out, model, resume=True, mask=tmp_path / "m.tif", **SMALL)
+    result, again, said = run(scene, out, model, resume=True, mask=out.with_name("m.tif"), **SMALL)
     assert rows(out) == rows(tmp_path / "whole.gpkg")
     assert result.tiles == whole.tiles
-    with rasterio.open(tmp_path / "w.tif") as a, rasterio.open(tmp_path / "m.tif") as b:
+    with rasterio.open(tmp_path / "w.tif") as a, rasterio.open(out.with_name("m.tif")) as b:
         assert (a.read() == b.read()).all()
     assert again == chips - 6 * len(parts)  # a row of tiles each
     assert len(said) == bool(parts)
-    assert not (tmp_path / "out.gpkg.parts").exists()
+    assert sorted(p.name for p in out.parent.iterdir()) == ["m.tif", "out.gpkg"]
 
 
 def test_a_run_that_was_interrupted_goes_on_also_with_other_polygons(
