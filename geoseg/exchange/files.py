@@ -114,11 +114,24 @@ def pt2(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as e:
         why = str(e).strip().partition("\n")[0]
         raise ModelError(f"{spec.id}: torch cannot export it: {why}") from e
+    if spec.finds_objects:
+        _allow_few(program)
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     path.write_bytes(buffer.getvalue())
     run = _with_torch(torch.export.load(path).module(), module.outputs)
     return proved(source, "torch float32 (pt2)", _by_name(run, spec))
+
+
+def _allow_few(program: torch.export.ExportedProgram) -> None:
+    """torch.export asserts that of whatever is counted there are two or more; a picture may have
+    one object, or none, and the operations do not mind."""
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
 
 
 def mlm(source: Bundle, path: Path, tile: int | None) -> None:

@@ -69,8 +69,9 @@ Exportable = Whole | Objects | Candidates | Scaled
 def whole(network: nn.Module, spec: ModelSpec) -> Whole | Objects:
     """The network ready to be exported, of scaled pixels; it is changed in place."""
     _fix_paddings(network)
-    kind = Objects if isinstance(network, MaskRCNN) else Whole
-    return kind(network.eval(), spec).eval().requires_grad_(False)
+    if isinstance(network, MaskRCNN):
+        return Objects(network.eval(), spec).eval().requires_grad_(False)
+    return Whole(network.eval(), spec).eval().requires_grad_(False)
 
 
 def example(spec: ModelSpec, size: int | None = None) -> Tensor:

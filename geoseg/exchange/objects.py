@@ -116,7 +116,8 @@ def _edges(maps: Tensor) -> Shape:
 
 def _known(size: Any) -> Any:
     """A size as torch.export has it; torch.jit traces it as a tensor, so there it is made fixed."""
-    return int(size) if torch.jit.is_tracing() else size  # type: ignore[no-untyped-call]
+    jit: Any = torch.jit
+    return int(size) if jit.is_tracing() else size
 
 
 def _anchors(base: Tensor, cells: Shape, shape: Shape) -> Tensor:
