@@ -70,6 +70,11 @@ def describe(proto: onnx.ModelProto, path: Path) -> Network:
     shape = _shape(inputs[0])
     if shape is None or len(shape) != 4:
         raise ModelError(f"{path}: its network's input has {shape} axes, a picture has 4")
+    if shape[0] not in (None, 1):
+        raise ModelError(
+            f"{path}: its network takes {shape[0]} pictures at once only: export it with a batch "
+            "of one, or of any number"
+        )
     last = _channels_last(shape)
     channels, edges = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])
     if edges[0] != edges[1]:
