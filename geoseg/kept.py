@@ -11,6 +11,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import geoseg
 from geoseg import runtime
 from geoseg.bundle import Bundle
 from geoseg.errors import OutputError
@@ -28,7 +30,8 @@ from geoseg.options import PredictOptions
 from geoseg.predictions import Chip, InstancePrediction, Masks, SemanticPrediction
 from geoseg.runtime import Prediction
 from geoseg.scene import Scene
-from geoseg.sinks.atomic import replacing, write_failure
+from geoseg.sinks.alone import alone
+from geoseg.sinks.atomic import reason_of, replacing
 from geoseg.spec import Scaling
 
 Rows = tuple[int, int]  # of tiles: first, and the one after the last
@@ -36,6 +39,7 @@ MOST = 32  # tiles of a part: what a run that is killed does twice
 _MASKS = ("windows", "pixels", "starts")
 _ABOUT = "about.json"
 _KEY = "run.txt"
+_DAMAGED = (zipfile.BadZipFile, KeyError, ValueError, EOFError)
 
 
 def parts_of(tiles: Plan, most: int) -> list[Rows]:
@@ -75,20 +79,32 @@ def key_of(
     how = options.model_dump(mode="json", include=_HOW)
     place = (scene.grid, tiles.tile_shape, [(t.index, t.read) for t in tiles.tiles])
     models = [(bundle.checksum, bundle.spec) for bundle in bundles]
-    everything = (scene.source, of_file, place, scaling, models, how)
+    everything = (geoseg.__version__, scene.source, of_file, place, scaling, models, how)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
 
 _HOW = {"bands", "nodata", "runtime", "device", "precision", "tta"}
 
 
-class Resuming(Loaded):
-    """A model that keeps what it says of a scene beside `output`, and says no part of it twice."""
+@contextmanager
+def resuming(model: Loaded, output: Path, listener: Listener = ignore) -> Iterator[Loaded]:
+    """The model for one run into `output`: what it says of the scene is kept beside that.
 
-    def __init__(self, model: Loaded, output: Path, listener: Listener = ignore) -> None:
+    When the block ends well, the parts have served and are removed. An OutputError where another
+    run is at work with them.
+    """
+    parts = Parts(output.with_name(f"{output.name}.parts"))
+    with ExitStack() as held:
+        yield _Resuming(model, parts, held, listener)
+        parts.remove()
+
+
+class _Resuming(Loaded):
+    """A model that says no part of a scene twice; `held` holds the parts while it is at work."""
+
+    def __init__(self, model: Loaded, parts: Parts, held: ExitStack, listener: Listener) -> None:
         super().__init__(model.paths)
-        self._model, self._listener = model, listener
-        self.parts = Parts(output.with_name(f"{output.name}.parts"))
+        self._model, self._parts, self._held, self._listener = model, parts, held, listener
 
     def network(self, options: PredictOptions) -> runtime.Runtime:
         return self._model.network(options)
@@ -101,9 +117,11 @@ class Resuming(Loaded):
         options: PredictOptions,
         on_chip: Callable[[Chip], None] | None = None,
     ) -> Iterator[runtime.Prediction]:
-        anew = self.parts.begin(key_of(scene, tiles, scaling, self.bundles, options))
+        self._parts.make()
+        self._held.enter_context(alone(self._parts.folder))
+        anew = self._parts.begin(key_of(scene, tiles, scaling, self.bundles, options))
         every = parts_of(tiles, MOST)
-        there = sum(map(self.parts.has, every))
+        there = sum(map(self._parts.has, every))
         if anew:
             self._tell("the scene, the model or options are others than in an earlier run: anew")
         elif there:
@@ -113,14 +131,10 @@ class Resuming(Loaded):
             return self._model.predictions(scene, some, scaling, options, on_chip)
 
         device = self.network(options).description
-        return going_on(self.parts, tiles, see, device=device)
+        return going_on(self._parts, tiles, see, device=device)
 
     def _tell(self, message: str) -> None:
         self._listener({"event": "info", "topic": "output", "message": message})
-
-    def forget(self) -> None:
-        """The parts have served."""
-        self.parts.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,25 +146,48 @@ class Parts:
     def path(self, rows: Rows) -> Path:
         return self.folder / f"{rows[0]}-{rows[1]}.zip"
 
+    def make(self) -> None:
+        """The folder, where it is not there yet; an OutputError where something else is."""
+        with self._writing(self.folder):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise self._in_the_way() from None
+
     def begin(self, key: str) -> bool:
-        """Make the folder; parts that are there stay if they are of a run with this `key`.
+        """Parts that are there stay if they are of a run with this `key`.
 
         True where there were others, which are gone now.
         """
         note = self.folder / _KEY
-        try:
-            others = note.is_file()
-            if others and note.read_text() == key:
+        with self._writing(self.folder):
+            if note.is_file() and note.read_bytes() == key.encode():
                 return False
-            if others:
-                self.remove()
-            elif self.folder.exists():
-                raise OutputError(f"{self.folder} is in the way of --resume: move it away")
-            self.folder.mkdir(parents=True)
+            others = self._visible()
+            if others and not note.is_file():
+                raise self._in_the_way()
+            for other in others:
+                other.unlink()
             note.write_text(key)
+        return bool(others)
+
+    def _visible(self) -> list[Path]:
+        """What is in the folder, but for the key and hidden folders."""
+        return [path for path in self.folder.glob("[!.]*") if path.name != _KEY]
+
+    def _in_the_way(self) -> OutputError:
+        return OutputError(f"{self.folder} is in the way of --resume: move it away")
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """In one sentence, what does not let `path` be written."""
+        try:
+            yield
         except OSError as e:
-            raise write_failure(self.folder, e) from e
-        return others
+            raise OutputError(
+                f"{path}: could not be written ({reason_of(path, e)}); the parts before it stay, "
+                "and the same command goes on with them"
+            ) from e
 
     def has(self, rows: Rows) -> bool:
         """Whether a part is there, and whole."""
@@ -169,6 +206,7 @@ class Parts:
         more: arrays to be kept beside them, as they are then.
         """
         with (
+            self._writing(self.path(rows)),
             replacing(self.path(rows), overwrite=True) as temp,
             zipfile.ZipFile(temp, "w") as archive,  # not compressed: floats do not shrink
         ):
@@ -184,12 +222,18 @@ class Parts:
             archive.writestr(_ABOUT, json.dumps({"tiles": numbers, "device": device}))
 
     def read(self, rows: Rows, tiles: Plan) -> Iterator[Prediction]:
-        """The predictions of a part, in their order."""
+        """The predictions of a part, in their order. A damaged one is deleted: an OutputError."""
         by_number = {tile.index: tile for row in tiles.rows[slice(*rows)] for tile in row}
-        with zipfile.ZipFile(self.path(rows)) as archive:
-            names = set(archive.namelist())
-            for number in json.loads(archive.read(_ABOUT))["tiles"]:
-                yield _prediction(archive, names, by_number[number])
+        try:
+            with zipfile.ZipFile(self.path(rows)) as archive:
+                names = set(archive.namelist())
+                for number in json.loads(archive.read(_ABOUT))["tiles"]:
+                    yield _prediction(archive, names, by_number[number])
+        except _DAMAGED as e:
+            self.path(rows).unlink(missing_ok=True)
+            raise OutputError(
+                f"{self.path(rows)} was damaged and is deleted: give the same command again"
+            ) from e
 
     def device(self, rows: Rows) -> str:
         """What the network of a part ran on."""
@@ -202,7 +246,10 @@ class Parts:
             return _get(archive, name)
 
     def remove(self) -> None:
-        """They have served."""
+        """They have served. The key goes last: what a kill leaves of them is known by it."""
+        with suppress(OSError):
+            for path in self._visible():
+                path.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from geoseg.bundle import Bundle
 from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Plan, plan
 from geoseg.instances.mosaic import InstanceMosaic
-from geoseg.kept import Resuming
+from geoseg.kept import resuming
 from geoseg.loaded import Loaded, Model
 from geoseg.options import PredictOptions
 from geoseg.outputs import check_asked, open_outputs
@@ -85,11 +85,10 @@ def predict(
     spec = loaded.spec(opts)
     opts.must_suit(spec)
     first = path or opts.mask or opts.probabilities
-    if resume and first:
-        loaded = Resuming(loaded, first, listener)
+    keeping = resuming(loaded, first, listener) if resume and first else nullcontext(loaded)
     started = time.perf_counter()
 
-    with open_scene(source, spec, opts) as scene:
+    with keeping as loaded, open_scene(source, spec, opts) as scene:
         aoi = Aoi.open(opts.area, scene.grid) if opts.area else None
         contract = check(scene, spec, opts, aoi, listener)
         tiles = lay_tiles(scene, spec, opts, aoi)
@@ -111,8 +110,6 @@ def predict(
                 progress.update(prediction.tile)
             for finished in mosaic.finish():
                 out.write(finished)
-    if isinstance(loaded, Resuming):
-        loaded.forget()
     for note in [*out.notes, *mosaic.notes]:
         listener({"event": "info", "topic": "output", "message": note})
     result = Result(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +166,120 @@ def test_objects_go_on_too(tmp_path: Path) -> None:
 def test_wrong_use_is_told(scene: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to write"):
         geoseg.predict(scene, model=model, resume=True)
-    (tmp_path / "out.gpkg.parts").mkdir()
+    parts = tmp_path / "out.gpkg.parts"
+    parts.write_text("a file")
     with pytest.raises(OutputError, match="in the way"):
         geoseg.predict(scene, tmp_path / "out.gpkg", model=model, resume=True)
+    parts.unlink()
+    parts.mkdir()
+    (parts / "notes.doc").touch()
+    with pytest.raises(OutputError, match="in the way"):
+        geoseg.predict(scene, tmp_path / "out.gpkg", model=model, resume=True)
+    assert [p.name for p in parts.iterdir()] == ["notes.doc"]
 
 
 def test_a_part_that_is_broken_is_seen_again(scene: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gpkg"
     first = kill(scene, out, model, 30, **SMALL)[0]
     first.write_bytes(first.read_bytes()[:1000])
+    run(scene, out, model, resume=True, **SMALL)
+    run(scene, tmp_path / "whole.gpkg", model, **SMALL)
+    assert rows(out) == rows(tmp_path / "whole.gpkg")
+
+
+@pytest.mark.parametrize("left", ["nothing", "no key", "half a key", "garbage for a key"])
+def test_what_a_kill_leaves_of_the_folder_is_in_nobodys_way(
+    scene: Path, model: Path, tmp_path: Path, left: str
+) -> None:
+    parts = tmp_path / "out.gpkg.parts"
+    parts.mkdir()
+    (parts / ".geoseg-x.tmp").mkdir()
+    if left != "nothing":
+        key = {"no key": b"", "half a key": b"0123", "garbage for a key": b"\xff\xfe"}[left]
+        (parts / "run.txt").write_bytes(key)
+    _, _, said = run(scene, tmp_path / "out.gpkg", model, resume=True, **SMALL)
+    assert not said
+    assert [p.name for p in tmp_path.iterdir()] == ["out.gpkg"]
+
+
+def test_the_key_is_what_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = kept.Parts(tmp_path / "out.gpkg.parts")
+    parts.make()
+    parts.begin("a")
+    for rows in [(0, 2), (2, 4)]:
+        list(parts.keeping(rows, [], device="none"))
+    there = []
+
+    def look(folder: Path, **how: Any) -> None:
+        there.extend(p.name for p in Path(folder).iterdir())
+
+    monkeypatch.setattr(kept.shutil, "rmtree", look)
+    parts.remove()
+    assert there == ["run.txt"]
+    assert not parts.begin("b")
+
+
+def test_of_two_runs_at_once_the_second_is_refused(
+    scene: Path, model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("fcntl")
+    out, told = tmp_path / "out.gpkg", []
+    options = {**SMALL, "model": model, "resume": True, "overwrite": True}
+
+    def another(chip: Any) -> None:
+        if not told:
+            with pytest.raises(OutputError, match="another run is at work") as refused:
+                geoseg.predict(scene, out, **{**options, "overlap": 24})
+            told.append(refused)
+
+    geoseg.predict(scene, out, on_chip=another, **options)
+    assert told
+    run(scene, tmp_path / "whole.gpkg", model, **SMALL)
+    assert rows(out) == rows(tmp_path / "whole.gpkg")
+    geoseg.predict(scene, out, **options)  # nothing holds the folder any more
+
+
+def test_a_full_disk_is_told_and_what_was_kept_stays(
+    scene: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, put, count = tmp_path / "out.gpkg", kept._put, []
+
+    def full(*args: Any) -> None:
+        count.append(args)
+        if len(count) > 30:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(*args)
+
+    monkeypatch.setattr(kept, "_put", full)
+    sentence = r"parts/2-3.zip: could not be written \(the disk is full\); the parts before it stay"
+    with pytest.raises(OutputError, match=sentence):
+        geoseg.predict(scene, out, model=model, resume=True, **SMALL)
+    names = sorted(p.name for p in (tmp_path / "out.gpkg.parts").iterdir())
+    assert names == ["0-1.zip", "1-2.zip", "run.txt"]
+    monkeypatch.setattr(kept, "_put", put)
+    assert run(scene, out, model, resume=True, **SMALL)[2]
+
+
+@pytest.mark.parametrize("damage", ["pixels", "all of it", "its list"])
+def test_a_damaged_part_is_told_once(scene: Path, model: Path, tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "out.gpkg"
+    first = kill(scene, out, model, 30, **SMALL)[0]
+    raw = first.read_bytes()
+    match damage:
+        case "pixels":
+            middle = len(raw) // 2
+            raw = (
+                raw[:middle] + bytes(255 - b for b in raw[middle : middle + 9]) + raw[middle + 9 :]
+            )
+        case "all of it":
+            raw = bytes(len(raw) - 100) + raw[-100:]
+        case "its list":
+            with zipfile.ZipFile(first, "w"):
+                pass
+            raw = first.read_bytes()
+    first.write_bytes(raw)
+    with pytest.raises(OutputError, match=r"0-1.zip was damaged and is deleted"):
+        geoseg.predict(scene, out, model=model, resume=True, **SMALL)
     run(scene, out, model, resume=True, **SMALL)
     run(scene, tmp_path / "whole.gpkg", model, **SMALL)
     assert rows(out) == rows(tmp_path / "whole.gpkg")

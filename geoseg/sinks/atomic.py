@@ -223,6 +223,14 @@ def write_failure(
 
     replaced: outputs that had appeared already, and could not be taken back.
     """
+    reason = reason_of(path, cause, temp=temp)
+    there = " and ".join(map(str, replaced))
+    left = f"{there} could not be taken back" if there else "nothing was left behind"
+    return OutputError(f"{path}: could not be written ({reason}); {left}")
+
+
+def reason_of(path: Path, cause: BaseException, *, temp: Path | None = None) -> str:
+    """Why `path` could not be written (by way of `temp`), in few words."""
     reason = (isinstance(cause, OSError) and cause.strerror) or str(cause)
     if temp is not None:
         reason = reason.replace(f"{temp.parent}{os.sep}", "")
@@ -231,12 +239,10 @@ def write_failure(
     signs = ("no space left", "disk is full", "quota exceeded")
     free = free_bytes(path.parent)
     if errno_full or free < 64 * 1024 or any(sign in reason.lower() for sign in signs):
-        reason = "the disk is full"
-    elif free < 100_000_000:  # drivers fail in many words where the reason is this
-        reason = f"{reason}; only {free / 1e6:.1f} MB are free on its disk"
-    there = " and ".join(map(str, replaced))
-    left = f"{there} could not be taken back" if there else "nothing was left behind"
-    return OutputError(f"{path}: could not be written ({reason}); {left}")
+        return "the disk is full"
+    if free < 100_000_000:  # drivers fail in many words where the reason is this
+        return f"{reason}; only {free / 1e6:.1f} MB are free on its disk"
+    return reason
 
 
 def free_bytes(folder: Path) -> int:
