@@ -31,6 +31,7 @@ from geoseg.batch.sources import listed
 from geoseg.batch.status import status
 from geoseg.cli import cli
 from geoseg.errors import ConfigError, DataError, GeosegError, OutputError, UsageError
+from geoseg.sinks.atomic import HiddenFolder
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +294,9 @@ def test_what_a_killed_run_left_is_done_anew(archive: Path, model: Path, tmp_pat
         ledger.again(names=["s002"])
         ledger.begin("s002")
     (out / "polygons" / ".geoseg-x.tmp").mkdir()
-    result = run(archive, out, model)
+    with HiddenFolder(out / "polygons") as of_another:  # geoseg predict, beside this batch
+        result = run(archive, out, model)
+        assert of_another.exists() or os.name == "nt"
     assert (result.done, result.failed) == (6, 5)
     assert features(out) == reference
     assert not leftovers(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from geoseg.errors import OutputError
-from geoseg.sinks.atomic import PREFIX, replacing, together
+from geoseg.sinks import atomic
+from geoseg.sinks.atomic import PREFIX, HiddenFolder, in_use, replacing, together
 
 NAMES = ("a.gpkg", "b.tif", "c.tif")
 
@@ -251,3 +253,94 @@ def test_what_a_killed_run_left_goes_with_the_next_and_not_before(tmp_path: Path
         process.stdin.write(b"\n")
     assert process.returncode == -9
     assert write("two.gpkg") == ["one.gpkg", "two.gpkg"]
+
+
+CONCURRENT = """
+import sys
+from pathlib import Path
+from geoseg.sinks import atomic
+print("ready", flush=True)
+sys.stdin.readline()
+folder = Path(sys.argv[1])
+for i in range(100):
+    atomic._sweep.cache_clear()  # as if each were a run of its own
+    with atomic.replacing(folder / f"{sys.argv[2]}-{i}.txt", overwrite=False) as temp:
+        temp.write_text("new")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders")
+def test_runs_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONCURRENT, tmp_path, str(k)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for k in range(4)
+    ]
+    for process in several:
+        assert process.stdout
+        process.stdout.readline()
+    for process in several:
+        process.communicate("go\n")
+    assert [process.returncode for process in several] == [0] * 4
+    assert len(texts(tmp_path)) == 400
+    assert not [name for name in texts(tmp_path) if name.startswith(".")]
+
+
+def swept(folder: Path) -> bool:
+    """Whether another run would take a hidden folder away."""
+    code = "import sys; from pathlib import Path; from geoseg.sinks.atomic import HiddenFolder\n"
+    code += "HiddenFolder(Path(sys.argv[1])).remove()"
+    subprocess.run([sys.executable, "-c", code, folder.parent], check=True, timeout=60)
+    return not folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders")
+def test_a_folder_without_a_lock_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, or a file system that gives no locks at the moment."""
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_lock", lambda folder: None)
+        without = HiddenFolder(tmp_path)
+    assert not swept(without.path)
+    without.remove()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders")
+def test_what_another_machine_has_begun_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its locks are not seen on many network file systems; closing stands for that here."""
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "node", lambda: "elsewhere")
+        other = HiddenFolder(tmp_path)
+    ours = HiddenFolder(tmp_path)
+    for folder in (other, ours):
+        assert folder._lock is not None
+        os.close(folder._lock)
+        folder._lock = None
+    assert not swept(other.path)
+    assert not ours.path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_of_such_a_name_is_passed_over(tmp_path: Path) -> None:
+    hidden = HiddenFolder(tmp_path)
+    hidden.remove()
+    os.mkfifo(hidden.path)
+    assert not swept(hidden.path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders")
+def test_what_is_in_use_is_known(tmp_path: Path) -> None:
+    with HiddenFolder(tmp_path) as folder:
+        assert in_use(folder)
+    folder.mkdir()
+    assert not in_use(folder)
+    (tmp_path / f"{PREFIX}x.tmp").mkdir()
+    assert not in_use(tmp_path / f"{PREFIX}x.tmp")

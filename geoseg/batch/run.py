@@ -42,7 +42,7 @@ from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
 from geoseg.loaded import Loaded, Model
 from geoseg.sinks.alone import alone
-from geoseg.sinks.atomic import PREFIX, SUFFIX
+from geoseg.sinks.atomic import PREFIX, SUFFIX, in_use
 from geoseg.spec import Band
 
 Source = str | os.PathLike[str]
@@ -168,10 +168,14 @@ def recover(
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed workers have left: hidden folders, never a file of a name."""
+    """Remove what killed workers have left: hidden folders, never a file of a name.
+
+    What `geoseg predict` is at work in, beside this batch, stays.
+    """
     for name in ("", *FOLDERS.values(), f"{PARTS}/*"):
         for partial in folder.glob(f"{name or '.'}/{PREFIX}*{SUFFIX}"):
-            shutil.rmtree(partial, ignore_errors=True)
+            if not in_use(partial):
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _predict_waiting(

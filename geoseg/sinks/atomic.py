@@ -4,7 +4,7 @@ Everything is written in a hidden folder beside the target (so on the same file 
 renamed when it is complete. Journals, indexes and sidecars that a driver puts beside its file
 land in that folder too, and go with it when something fails. Only a killed process (SIGKILL)
 leaves anything: the hidden folder, never an unfinished file under the final name. The next run that
-writes there takes it away (not on Windows, which has no such locks).
+writes there, on the same machine, takes it away (not on Windows, which has no such locks).
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,14 +30,18 @@ PREFIX, SUFFIX = ".geoseg-", ".tmp"  # of the hidden folders
 class HiddenFolder:
     """An empty folder for what is not finished; locked, so that others know whether it is in use.
 
-    An OSError where it cannot be made.
+    Only one that is locked gets the name by which later runs know it and sweep it. The machine is
+    in that name: many a network file system does not tell one machine of another's locks. An
+    OSError where it cannot be made.
     """
 
     def __init__(self, parent: Path) -> None:
         _sweep(parent)
-        made = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=".new", dir=parent))
-        self._lock = _lock(made)
-        self.path = made.rename(made.with_suffix(SUFFIX))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=SUFFIX, dir=parent))
+        self._lock = _lock(self.path)
+        if self._lock is not None:
+            known = self.path.name.replace(PREFIX, _known(), 1)
+            self.path = self.path.rename(parent / known)
 
     def remove(self) -> None:
         """Take it away, with all that is in it."""
@@ -53,11 +59,26 @@ class HiddenFolder:
 
 @cache  # once is enough for a process, and a folder may hold very many files
 def _sweep(parent: Path) -> None:
-    """Take away what killed runs have left."""
-    for old in parent.glob(f"{PREFIX}*{SUFFIX}"):
+    """Take away what killed runs of this machine have left."""
+    for old in parent.glob(f"{_known()}*{SUFFIX}"):
         if (free := _lock(old)) is not None:
             shutil.rmtree(old, ignore_errors=True)
             os.close(free)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a hidden folder is known to be a run's of this machine that is still at work."""
+    if not folder.name.startswith(_known()):
+        return False
+    free = _lock(folder)
+    if free is not None:
+        os.close(free)
+    return free is None
+
+
+def _known() -> str:
+    """How the names of this machine's locked folders begin."""
+    return f"{PREFIX}{zlib.crc32(platform.node().encode()):08x}-"
 
 
 def _lock(folder: Path) -> int | None:
@@ -68,7 +89,7 @@ def _lock(folder: Path) -> int | None:
     try:
         import fcntl
 
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except (ImportError, OSError):
         return None
     try:
