@@ -68,11 +68,11 @@ class OutputError(GeosegError):
 
 
 class MissingDependencyError(GeosegError):
-    """An optional package is not installed."""
+    """A package is not installed: one of an `extra`, or one that a light engine lacks."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        wanted = f"'geoseg[{extra}]'"
-        if not _torch_is_here():  # which geoseg[...] would bring along
+    def __init__(self, package: str, extra: str = "") -> None:
+        wanted = f"'geoseg[{extra}]'" if extra else package
+        if extra and not _torch_is_here():  # which geoseg[...] would bring along
             wanted = " ".join(_packages_of(extra)) or wanted
         super().__init__(f"{package} is not installed: pip install {wanted}")
 

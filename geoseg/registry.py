@@ -191,9 +191,17 @@ def _in(folder: Path) -> dict[str, Path]:
         for path in folder.iterdir():
             if path.suffix == ".zip" and path.is_file():
                 found[path.stem] = path
-            elif (path / ITEM).is_file() and not path.name.startswith("."):
+            elif _may_be_bundle(path) and not path.name.startswith("."):
                 found[path.name] = path
     return found
+
+
+def _may_be_bundle(path: Path) -> bool:
+    """Whether a folder has what makes it one; also if it may not be looked into, to be told."""
+    try:
+        return (path / ITEM).is_file()
+    except OSError:
+        return True
 
 
 def _checked_name(name: str) -> str:

@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import pickle
 import struct
 import threading
@@ -565,6 +566,20 @@ def test_a_broken_model_hides_no_other(home: Path) -> None:
     assert "warning: left out:" in shown.stderr
     lines = CliRunner().invoke(cli, ["model", "list", "--json"]).stdout.splitlines()
     assert [json.loads(line).get("event") for line in lines] == ["warning", None, None]
+
+
+def test_nor_does_one_that_may_not_be_looked_into(home: Path) -> None:
+    write(home / "mine")
+    closed = write(home / "closed")
+    closed.chmod(0)
+    try:
+        if os.access(closed, os.R_OK):
+            pytest.skip("this user may read everything")
+        told: list[ModelError] = []
+        assert "mine" in [m.name for m in registry.list_models(skip=told.append)]
+        assert [str(e) for e in told] == [f"{closed}: the folder cannot be read: Permission denied"]
+    finally:
+        closed.chmod(0o755)
 
 
 def test_a_thumbnail_is_found_where_there_is_one(home: Path) -> None:

@@ -31,7 +31,9 @@ from geoseg import registry
 from geoseg.bundle import WEIGHTS, Bundle
 from geoseg.cli import cli
 from geoseg.errors import ConfigError, GeosegError, ModelError
-from geoseg.exchange.contract import ScalingKeys
+from geoseg.exchange import contract as contract_module
+from geoseg.exchange.contract import ScalingKeys, TilingKeys
+from geoseg.grid import Tiling
 from geoseg.runtime.yolo import suppress
 from geoseg.testing import write_scene
 
@@ -821,6 +823,19 @@ def test_suppression(found: list[tuple[int, ...]], iou: float) -> None:
 
 
 # --- our own exports ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(32, 0), (64, 32), (512, 64)])
+def test_an_overlap_that_nobody_states_fits_the_tile(size: int, overlap: int) -> None:
+    """As of a geoseg model for small tiles, whose own overlap is too large for them."""
+    keys = TilingKeys(size=size, stride=32, fixed=True)
+    assert contract_module._tiling(keys) == Tiling(size, overlap, 32, fixed=True)
+
+
+def test_an_archive_of_torch_export_is_none_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"PK")
+    with pytest.raises(ModelError, match=r"model.pt2: geoseg imports .onnx"):
+        geoseg.import_model(tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize(

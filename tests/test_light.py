@@ -126,6 +126,16 @@ def test_predicting_needs_no_scipy(tmp_path: Path) -> None:
     assert len(gpd.read_file(out)) > 100
 
 
+def test_what_needs_scipy_says_so(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['scipy'] = None; sys.argv = ['geoseg', '--json']\n"
+    code += "from geoseg.cli import cli; cli(['data', 'check', 'recipe.yaml'])"
+    done = without_torch(code, tmp_path / "home")
+    assert done.returncode == 1
+    error = json.loads(done.stdout.splitlines()[-1])
+    assert error["message"] == "scipy is not installed: pip install scipy"
+    assert not done.stderr
+
+
 def test_doctor_misses_nothing(tmp_path: Path) -> None:
     bright_bundle(tmp_path / "home" / "models" / "bright")
     hidden = "import geoseg.doctor, sys; d = sys.modules['geoseg.doctor']; real = d.version\n"

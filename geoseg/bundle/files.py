@@ -37,7 +37,10 @@ def folder_files(path: Path) -> tuple[set[str], Read]:
         except (OSError, ValueError) as e:
             raise ModelError(f"{path}: {name} cannot be read: {_why(e)}") from e
 
-    return {p.name for p in path.iterdir() if p.is_file()}, read
+    try:
+        return {p.name for p in path.iterdir() if p.is_file()}, read
+    except OSError as e:
+        raise ModelError(f"{path}: the folder cannot be read: {_why(e)}") from e
 
 
 def zip_files(path: Path) -> tuple[set[str], Read]:

@@ -13,10 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
-from scipy.ndimage import gaussian_filter, minimum_filter
 
+from geoseg.errors import MissingDependencyError
 from geoseg.metrics import IGNORE
+
+try:
+    from scipy import fft
+    from scipy.ndimage import gaussian_filter, minimum_filter
+except ImportError as e:  # a light engine
+    raise MissingDependencyError("scipy") from e
 
 PIXEL = 0.3  # metres
 REACH = 16  # pixels: the largest shift that is looked for, along each axis

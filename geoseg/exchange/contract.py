@@ -250,5 +250,7 @@ def _tiling(keys: TilingKeys) -> Tiling:
     """Overlap and, of networks of one size, steps are ours to choose: an eighth of the tile."""
     assert keys.size is not None
     stride = keys.stride or 1
-    overlap = keys.overlap if keys.overlap is not None else round_up(keys.size // 8, stride)
+    overlap = keys.overlap
+    if overlap is None:  # a tile of one stride has none
+        overlap = min(round_up(keys.size // 8, stride), keys.size - stride)
     return Tiling(size=keys.size, overlap=overlap, stride=stride, fixed=bool(keys.fixed))

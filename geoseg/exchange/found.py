@@ -55,7 +55,7 @@ def find(path: Path, stack: ExitStack) -> Found:
             return esri(_unpacked(path, stack))
         case ".json":
             return mlm(path)
-        case ".pt" | ".pth" | ".ckpt" | ".safetensors" | ".bin" | ".pt2":
+        case ".pt" | ".pth" | ".ckpt" | ".safetensors" | ".bin":
             return torch_file(path)
     raise ModelError(
         f"{path}: geoseg imports .onnx, .emd, .dlpk, .json (STAC MLM), and of torch .pt, .pth, "
