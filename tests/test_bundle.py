@@ -9,6 +9,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -550,6 +552,22 @@ def test_list_models(home: Path) -> None:
     assert (record["dtype"], record["value_range"]) == (SPEC.dtype, list(SPEC.value_range))
     assert record["path"] == str(home / "mine")
     assert record["thumbnail"] == str(home / "mine" / "thumbnail.png")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders")
+def test_what_a_killed_installation_left_goes_with_the_next(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from geoseg.bundle.files import installing
+with installing(Path(sys.argv[1])) as partial:
+    partial.mkdir()
+    if sys.argv[2:]:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    for name, *kill in (("one", "killed"), ("two",)):
+        subprocess.run([sys.executable, "-c", code, tmp_path / name, *kill])
+    assert [p.name for p in tmp_path.iterdir()] == ["two"]
 
 
 def test_a_broken_model_hides_no_other(home: Path) -> None:

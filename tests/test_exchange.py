@@ -287,3 +287,9 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     with pytest.raises(GeosegError, match=r"not installed: pip install 'geoseg\[export\]'"):
         export(bright, "onnx", tmp_path / "m.onnx")
+
+
+def test_a_picture_that_no_memory_holds_is_told(bright: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="too little memory for a picture of 9600000 x 9600000"):
+        export(bright, "onnx", tmp_path / "m.onnx", tile=9_600_000)
+    assert not list(tmp_path.iterdir())

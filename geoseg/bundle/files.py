@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -106,23 +104,26 @@ def installing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     When anything fails, nothing is left behind, and what was at `target` is untouched; so is what
     another run has put there meanwhile. An empty folder is as good as none.
     """
+    from geoseg.sinks.atomic import HiddenFolder  # opening a bundle needs no drivers
+
     try:
         if _taken(target) and not overwrite:
             raise OutputError(f"{target} exists already")
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+        hidden = HiddenFolder(target.parent)
     except (OSError, ValueError) as e:
         raise OutputError(f"{target} cannot be written: {_why(e)}") from e
     try:
-        partial = work / target.name
-        yield partial
-        if _taken(target) and not overwrite:
-            raise OutputError(f"{target} was written by another run meanwhile; it was left alone")
-        _swap(partial, target, work / "replaced")
+        with hidden as work:
+            partial = work / target.name
+            yield partial
+            if _taken(target) and not overwrite:
+                raise OutputError(
+                    f"{target} was written by another run meanwhile; it was left alone"
+                )
+            _swap(partial, target, work / "replaced")
     except OSError as e:
         raise OutputError(f"{target} cannot be written: {_why(e)}") from e
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _taken(target: Path) -> bool:

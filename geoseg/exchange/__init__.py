@@ -89,4 +89,14 @@ def export(
             report = writer(bundle, partial, tile)
         except OutputError as e:  # where it would lie is what the user knows
             raise OutputError(str(e).replace(str(partial), str(path))) from e
+        except (MemoryError, RuntimeError) as e:
+            from geoseg.runtime.torch_network import out_of_memory
+
+            if not out_of_memory(e):
+                raise
+            size = tile or bundle.spec.tiling.size
+            raise ModelError(
+                f"{bundle.spec.id}: too little memory for a picture of {size} x {size} pixels: "
+                "take smaller tiles (--tile)"
+            ) from e
     return Exported(path, to, report)
