@@ -70,11 +70,17 @@ def describe(proto: onnx.ModelProto, path: Path) -> Network:
     shape = _shape(inputs[0])
     if shape is None or len(shape) != 4:
         raise ModelError(f"{path}: its network's input has {shape} axes, a picture has 4")
+    if shape[0] not in (None, 1):
+        raise ModelError(
+            f"{path}: its network takes {shape[0]} pictures at a time, geoseg shows it one: export "
+            "it anew for a batch of 1"
+        )
     last = _channels_last(shape)
     channels, edges = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])
     if edges[0] != edges[1]:
         raise ModelError(
-            f"{path}: its network takes pictures of {edges[0]} x {edges[1]} pixels only"
+            f"{path}: its network takes pictures of {edges[0]} x {edges[1]} pixels only, geoseg's "
+            "tiles are square: export it anew for square ones"
         )
     outputs = {o.name: _shape(o) for o in proto.graph.output}
     return Network(proto, channels, last, edges[0], outputs)
@@ -123,10 +129,15 @@ def adapted(
 
 
 def with_plain_input(network: Network, *, last: bool) -> bytes:
-    """The graph of a bundle that finds objects: what it gives stays as it is."""
+    """The graph of a bundle that finds objects: what it gives stays as it is.
+
+    One picture at a time, though more may seem to be allowed: a graph that sorts out boxes does it
+    for as many pictures as it was made with, and says nothing of the others.
+    """
     model = need_onnx().ModelProto()
     model.CopyFrom(network.proto)
     del model.metadata_props[:]
+    _picture(model.graph).type.tensor_type.shape.dim[0].dim_value = 1
     _prepend(model.graph, last)
     raw: bytes = model.SerializeToString()
     return raw
@@ -150,9 +161,7 @@ class _Chain:
 
 def _prepend(graph: Any, last: bool) -> None:
     """float32 pictures with channels first, whatever the network takes."""
-    onnx = need_onnx()
-    constants = {t.name for t in graph.initializer}
-    picture = next(i for i in graph.input if i.name not in constants)
+    onnx, picture = need_onnx(), _picture(graph)
     kind = picture.type.tensor_type.elem_type
     chain = _Chain(onnx.helper, "geoseg_pixels")
     if last:
@@ -176,6 +185,12 @@ def _prepend(graph: Any, last: bool) -> None:
     graph.input.append(
         onnx.helper.make_tensor_value_info("geoseg_pixels", onnx.TensorProto.FLOAT, dims)
     )
+
+
+def _picture(graph: Any) -> Any:
+    """The input that is no constant."""
+    constants = {t.name for t in graph.initializer}
+    return next(i for i in graph.input if i.name not in constants)
 
 
 def _one_hot(nodes: _Chain, graph: Any, scores: Any, classes: int, version: int) -> None:

@@ -212,10 +212,12 @@ def _of_detector(
     spec = spec_of(terms, path, architecture="yolo", task="instance-segmentation")
     _must_fit(path, found.graph, spec)
     raw = with_plain_input(found.graph, last=_channels_last(path, found.graph, terms))
-    image = real_chip(spec, raster)
-    outputs = [np.asarray(o, np.float32) for o in _session(path, raw, every=True)(image)]
+    image, run = real_chip(spec, raster), _session(path, raw, every=True)
+    outputs = [np.asarray(o, np.float32) for o in run(image)]
     if trouble := yolo.misfit(outputs, spec):
         raise ConfigError(f"{path}: not a {terms.detector} with these classes: it gives {trouble}")
+    if not spec.tiling.fixed:
+        run(_higher(image, spec))
     shape = (image.shape[2], image.shape[3])
     (objects,) = yolo.detections(outputs, spec, shape)
     painted = paint(objects, len(spec.classes), shape)[None]
@@ -341,8 +343,12 @@ def _must_be_as_large(path: Path, scores: NDArray[np.float32], image: NDArray[np
 def _must_take_other_sizes(
     path: Path, run: Any, image: NDArray[np.float32], spec: ModelSpec
 ) -> None:
-    higher = np.concatenate([image, image[:, :, : spec.tiling.stride]], axis=2)
+    higher = _higher(image, spec)
     _must_be_as_large(path, run(higher), higher)
+
+
+def _higher(image: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
+    return np.concatenate([image, image[:, :, : spec.tiling.stride]], axis=2)
 
 
 def _shares(spec: ModelSpec, scores: NDArray[np.float32]) -> dict[str, float]:
