@@ -225,6 +225,22 @@ def test_all_ways_of_saying_the_same(tmp_path: Path, way: str) -> None:
     assert np.mean(mask_of(done.path, scene) == winners(weight, values / scale)) > 0.995
 
 
+def test_nodes_in_any_order(tmp_path: Path) -> None:
+    """As ONNX Runtime's converter to float16 leaves them."""
+    weight = weights(3, 3)
+    path = write_onnx(tmp_path / "net.onnx", weight, tail="Softmax")
+    model = onnx.load(path)
+    nodes = list(model.graph.node)[::-1]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+    say(path, PLAIN, activation="none")
+    values = picture(3, 255)
+    scene = write_scene(tmp_path / "s.tif", values, photometric="RGB")
+    expected = winners(weight, values / 255)
+    assert np.array_equal(mask_of(geoseg.import_model(path).path, scene), expected)
+
+
 def test_a_bundle_of_a_graph_alone(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "net.onnx", weights(3, 3))
     say(path, PLAIN, license="MIT", attribution="Somebody", version="2")
@@ -782,6 +798,19 @@ def test_yolo_with_masks(tmp_path: Path, runtime: str) -> None:
     geoseg.predict(scene, out, model=done.path, runtime=runtime, threads=1)
     areas = gpd.read_file(out).sort_values("score").area / 0.09
     np.testing.assert_allclose(areas, [160, 80])
+
+
+def test_unsure_masks_fill_their_boxes(tmp_path: Path) -> None:
+    """Pixels at the edges of a large box are nearer to it than half a cell of its mask."""
+    rows = np.array([[32, 32, 60, 60, 0.9, 0.02, 0]], np.float32)  # of logits of 20: 0.4
+    path = write_yolo(tmp_path / "net.onnx", rows, masks=True)
+    contract = {**PLAIN, "classes": ["car"], "detector": "YOLO_Ultralytics_segmentation"}
+    say(path, contract, activation=None, tiling=None)
+    scene = write_scene(tmp_path / "s.tif", picture(3, 255)[:, :64, :64], photometric="RGB")
+    out = tmp_path / "out.gpkg"
+    geoseg.predict(scene, out, model=geoseg.import_model(path).path, runtime="onnx", simplify=0)
+    (area,) = gpd.read_file(out).area / 0.09
+    assert area == pytest.approx(60 * 60 - 4)  # but for the corners
 
 
 @pytest.mark.parametrize(

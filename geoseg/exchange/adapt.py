@@ -51,13 +51,30 @@ def read_graph(path: Path) -> Network:
     """The graph in an ONNX file, with the weights that may lie in files beside it."""
     onnx = need_onnx()
     try:
-        proto = onnx.load(path)
+        proto = _sorted(onnx.load(path))
         onnx.checker.check_model(proto)
     except Exception as e:  # google.protobuf's, onnx's and the system's have no common base
         raise ModelError(f"{path}: no intact ONNX file ({_first_line(e)})") from e
     if proto.ByteSize() > MOST_BYTES:
         raise ModelError(f"{path}: refused, it is larger than {MOST_BYTES >> 30} GiB")
     return describe(proto, path)
+
+
+def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Nodes after those that they read from, as the format has it: ONNX Runtime's converter to
+    float16, which Ultralytics calls for half=True, puts its own last."""
+    known = {t.name for t in (*proto.graph.input, *proto.graph.initializer)}
+    for node in proto.graph.node:
+        if not known.issuperset(filter(None, node.input)):
+            break
+        known.update(node.output)
+    else:
+        return proto
+    import onnx_ir as ir
+
+    model = ir.from_proto(proto)
+    model.graph.sort()
+    return ir.to_proto(model)
 
 
 def describe(proto: onnx.ModelProto, path: Path) -> Network:

@@ -185,7 +185,8 @@ def _output(path: Path, graph: Network, terms: Contract) -> str:
     if terms.output_name is None and len(names) == 1:
         return names[0]
     raise ConfigError(
-        f"{path}: its network has the outputs {', '.join(names)}: say which in output_name"
+        f"{path}: its network has the outputs {', '.join(names)}: say which in output_name, or "
+        "of a YOLO the detector"
     )
 
 
@@ -316,7 +317,8 @@ def _must_be_probabilities(
         channels = f"{scores.shape[1]} channels" if scores.ndim == 4 else f"{scores.ndim} axes"
         raise ConfigError(
             f"{path}: its network gives {channels}, and {len(spec.classes)} classes are named: one "
-            "channel each is needed, and a single one is a class without a background"
+            "channel each is needed, and a single one is a class without a background; of a YOLO "
+            "say the detector"
         )
     _must_be_as_large(path, scores, image)
     if not np.isfinite(scores).all():

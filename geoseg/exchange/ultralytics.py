@@ -1,7 +1,6 @@
 """What Ultralytics writes into the ONNX files that it exports: values in Python's words.
 
-Its networks see red, green and blue divided by 255. Which bands these were, and at which scale, it
-does not know.
+Its networks see bytes divided by 255. Of which bands, and at which scale, it does not know.
 """
 
 from __future__ import annotations
