@@ -786,6 +786,16 @@ def test_yolo(tmp_path: Path, kind: str) -> None:
     assert frame["score"].iloc[0] == pytest.approx(0.9, abs=0.01)
 
 
+def test_boxes_beyond_the_edge_are_compared_whole(tmp_path: Path) -> None:
+    """Two that look alike inside of the picture, of which one is much wider; and one outside."""
+    rows = [[0, 20, 20, 10, 0.9], [-15, 20, 50, 10, 0.8], [-15, 50, 20, 10, 0.7]]
+    path = write_yolo(tmp_path / "net.onnx", np.array(rows, np.float32))
+    say(path, {**PLAIN, "classes": ["car"], "detector": "YOLO_v9"}, activation=None, tiling=None)
+    loaded = runtime.load(Bundle.open(geoseg.import_model(path).path), runtime="onnx", threads=1)
+    (found,) = loaded.detect(np.zeros((1, 3, 64, 64), np.float32))
+    assert found.boxes.tolist() == [[0, 15, 10, 25], [0, 15, 10, 25]]
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_yolo_with_masks(tmp_path: Path, runtime: str) -> None:
     rows = np.array([[32, 20, 20, 8, 0.9, 0.0, 1], [32, 50, 20, 8, 0.8, 1, 0]], np.float32)

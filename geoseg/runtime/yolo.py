@@ -117,15 +117,14 @@ def _of_picture(
     iou: float,
     shape: tuple[int, int],
 ) -> Detections:
-    corners, labels, scores = _of_rows(rows, layout, classes)
+    boxes, labels, scores = _of_rows(rows, layout, classes)
     order = np.argsort(-scores, kind="stable")[:MOST]
     order = order[scores[order] >= LEAST]
-    boxes = corners[order].clip(0, np.array([shape[1], shape[0]] * 2, np.float32))
+    if not layout.objects:  # before they are cut at the edges, where parts may look alike
+        order = order[suppress(boxes[order], labels[order], iou)]
+    boxes = boxes[order].clip(0, np.array([shape[1], shape[0]] * 2, np.float32))
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order, boxes = order[solid], boxes[solid]
-    if not layout.objects:
-        kept = suppress(boxes, labels[order], iou)
-        order, boxes = order[kept], boxes[kept]
     masks = None
     if protos is not None:
         masks = _masks(rows[order, layout.values(classes) :], protos, boxes, shape)
@@ -154,7 +153,7 @@ def _of_rows(
 def suppress(boxes: NDArray[np.float32], labels: NDArray[np.intp], iou: float) -> NDArray[np.intp]:
     """Indexes of those that no surer box of their class overlaps by more than `iou`; they come
     sorted, the surest first."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     left = np.arange(len(boxes))
     kept: list[int] = []
     while left.size:
