@@ -136,6 +136,17 @@ def predict(scene: str, out: str | None, bundle: str, **options: Any) -> dict[st
     return result | {"device": done.device, "tiles": done.tiles} | Clock.take()
 
 
+def predict_eager(scene: str, out: str | None, bundle: str) -> dict[str, Any]:
+    """The same with torch as it runs a network by itself: float32, nothing folded or laid out."""
+    from unittest.mock import patch
+
+    from geoseg.runtime.torch_runtime import TorchRuntime, network_of
+
+    eager = lambda bundles, _: TorchRuntime(bundles[0].spec, network_of(bundles[0]))  # noqa: E731
+    with patch("geoseg.predict.load_network", eager):
+        return predict(scene, out, bundle)
+
+
 def model(scene: str, bundle: str, **options: Any) -> dict[str, Any]:
     """The network alone: the tiles that `predict` with these options computes, forward only.
 
@@ -193,6 +204,7 @@ CASES = {
     "bundle_oneconv": bundle_oneconv,
     "bundle_unet": bundle_unet,
     "predict": predict,
+    "predict_eager": predict_eager,
     "model": model,
 }
 

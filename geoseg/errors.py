@@ -19,6 +19,7 @@ option), says what is wrong with it and what to do. The command line prints the 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 
 
@@ -70,7 +71,10 @@ class MissingDependencyError(GeosegError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'geoseg[{extra}]'")
+        wanted = f"'geoseg[{extra}]'"
+        if not _torch_is_here():  # which geoseg[...] would bring along
+            wanted = " ".join(_packages_of(extra)) or wanted
+        super().__init__(f"{package} is not installed: pip install {wanted}")
 
 
 class NeedsTorchError(MissingDependencyError):
@@ -84,5 +88,19 @@ class NeedsTorchError(MissingDependencyError):
 
 def need_torch(what: str, extra: str = "") -> None:
     """A NeedsTorchError where torch is not installed; `extra` is what pip has to add beside it."""
-    if importlib.util.find_spec("torch") is None:
+    if not _torch_is_here():
         raise NeedsTorchError(what, extra=extra)
+
+
+def _torch_is_here() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _packages_of(extra: str) -> list[str]:
+    """What an extra of geoseg installs, as for pip on a command line."""
+    try:
+        every = importlib.metadata.requires("geoseg") or []
+    except importlib.metadata.PackageNotFoundError:  # a folder of source files
+        return []
+    this = (f"extra == '{extra}'", f'extra == "{extra}"')
+    return [f"'{line.partition(';')[0].strip()}'" for line in every if line.endswith(this)]

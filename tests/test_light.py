@@ -91,6 +91,18 @@ def test_what_needs_torch_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
+def test_a_missing_package_is_named_alone_where_the_extra_would_bring_torch(tmp_path: Path) -> None:
+    code = """
+import importlib.util
+from importlib.util import find_spec
+importlib.util.find_spec = lambda name: None if name == "torch" else find_spec(name)
+from geoseg.errors import MissingDependencyError
+print(MissingDependencyError("openvino", "openvino"))
+"""
+    done = without_torch(code, tmp_path)
+    assert done.stdout == "openvino is not installed: pip install 'openvino>=2025.0'\n", done.stderr
+
+
 def test_lists_say_which_models_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bright_bundle(tmp_path / "home" / "models" / "bright")
     monkeypatch.setenv("GEOSEG_HOME", str(tmp_path / "home"))
