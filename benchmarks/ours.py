@@ -143,7 +143,7 @@ def predict_eager(scene: str, out: str | None, bundle: str) -> dict[str, Any]:
     from geoseg.runtime.torch_runtime import TorchRuntime, network_of
 
     eager = lambda bundles, _: TorchRuntime(bundles[0].spec, network_of(bundles[0]))  # noqa: E731
-    with patch("geoseg.predict.load_network", eager):
+    with patch("geoseg.loaded.load_network", eager):
         return predict(scene, out, bundle)
 
 

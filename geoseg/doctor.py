@@ -130,11 +130,6 @@ def _devices(trouble: list[str]) -> tuple[str, ...]:
 
 
 def _models(trouble: list[str]) -> list[ModelEntry]:
-    from geoseg.errors import ModelError
     from geoseg.registry import list_models
 
-    try:
-        return list_models()
-    except ModelError as e:
-        trouble.append(str(e))
-        return []
+    return list_models(skip=lambda broken: trouble.append(str(broken)))

@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import geoseg
-from geoseg import registry, runtime
+from geoseg import registry
 from geoseg.aoi import Aoi
 from geoseg.bundle import Bundle
 from geoseg.events import Listener, Progress, ignore
 from geoseg.grid import Plan, plan
 from geoseg.instances.mosaic import InstanceMosaic
+from geoseg.kept import Resuming
+from geoseg.loaded import Loaded, Model
 from geoseg.options import PredictOptions
 from geoseg.outputs import check_asked, open_outputs
 from geoseg.planning import cost_of, fit_memory
 from geoseg.predictions import Chip
 from geoseg.preflight import Finding, Preflight, open_for, preflight
-from geoseg.reading import ahead, chips
+from geoseg.reading import ahead
 from geoseg.scene import Scene
-from geoseg.spec import ModelSpec, Scaling
+from geoseg.spec import ModelSpec
 from geoseg.stitch import Mosaic
-
-Model = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,7 @@ def predict(
     model: Model | Loaded = registry.DEFAULT_MODEL,
     listener: Listener = ignore,
     on_chip: Callable[[Chip], None] | None = None,
+    resume: bool = False,
     **options: Any,
 ) -> Result:
     """Segment the raster `source` and write polygons to `output`.
@@ -74,8 +74,9 @@ def predict(
     `model` is a bundle (name, folder or zip), or several whose probabilities are averaged; or
     one that is `Loaded`, to use it for many scenes.
     `options` are the fields of `geoseg.options.PredictOptions`. `listener` is called with events
-    (see geoseg.events), `on_chip` with each chip that is read, in the thread that reads. Raises a
-    GeosegError; then no output has been touched.
+    (see geoseg.events), `on_chip` with each chip that is read, in the thread that reads. With
+    `resume` what the network says is kept beside the output until all is done, and a run goes on
+    with what an earlier one has left there. Raises a GeosegError; then no output has been touched.
     """
     opts = PredictOptions.of(options)
     path = Path(output).expanduser() if output is not None else None
@@ -83,6 +84,9 @@ def predict(
     check_asked(path, opts, inputs=(source, opts.aoi, *loaded.paths))
     spec = loaded.spec(opts)
     opts.must_suit(spec)
+    first = path or opts.mask or opts.probabilities
+    if resume and first:
+        loaded = Resuming(loaded, first, listener)
     started = time.perf_counter()
 
     with open_scene(source, spec, opts) as scene:
@@ -107,6 +111,8 @@ def predict(
                 progress.update(prediction.tile)
             for finished in mosaic.finish():
                 out.write(finished)
+    if isinstance(loaded, Resuming):
+        loaded.forget()
     for note in [*out.notes, *mosaic.notes]:
         listener({"event": "info", "topic": "output", "message": note})
     result = Result(
@@ -160,76 +166,6 @@ def new_mosaic(tiles: Plan, spec: ModelSpec, options: PredictOptions, aoi: Aoi |
         return InstanceMosaic(tiles, threshold=spec.threshold, mask=mask, merge=options.merge)
     ids = [c.id for c in spec.classes]
     return Mosaic(tiles, ids, mode=options.stitch, threshold=spec.threshold, mask=mask)
-
-
-def load_network(bundles: list[Bundle], options: PredictOptions) -> runtime.Runtime:
-    """The model, or the mean of several, as the options say."""
-    return runtime.load(
-        bundles,
-        runtime=options.runtime,
-        device=options.device,
-        precision=options.precision,
-        batch_size=options.batch,
-        threads=options.threads,
-        tta=options.tta,
-    )
-
-
-class Loaded:
-    """A model that runs share: its network is loaded when one first needs it, and stays.
-
-    For one run at a time. Options that say how the model runs (device, tta ...) load it anew
-    where they are others than before.
-    """
-
-    def __init__(self, model: Model) -> None:
-        self.paths = find_models(model)
-        self._network: tuple[tuple[Any, ...], runtime.Runtime] | None = None
-
-    @cached_property
-    def bundles(self) -> list[Bundle]:
-        return [Bundle.open(path) for path in self.paths]
-
-    def spec(self, options: PredictOptions) -> ModelSpec:
-        """The contract, with the decision level that the options give."""
-        spec = runtime.contract(self.bundles)
-        return spec if options.threshold is None else replace(spec, threshold=options.threshold)
-
-    def network(self, options: PredictOptions) -> runtime.Runtime:
-        """Ready to predict as the options say."""
-        how = tuple(getattr(options, name) for name in _HOW)
-        if self._network is None or self._network[0] != how:
-            self._network = None  # two at once may not fit into memory
-            self._network = how, load_network(self.bundles, options)
-        return self._network[1]
-
-    def predictions(
-        self,
-        scene: Scene,
-        tiles: Plan,
-        scaling: Scaling,
-        options: PredictOptions,
-        on_chip: Callable[[Chip], None] | None = None,
-    ) -> Iterator[runtime.Prediction]:
-        """What the network sees in each tile that has data, in the plan's order."""
-        read = ahead(_shown(chips(scene, tiles), on_chip))
-        return runtime.run(self.network(options), read, scaling)
-
-
-_HOW = ("runtime", "device", "precision", "batch", "threads", "tta")
-
-
-def _shown(chips: Iterator[Chip], look: Callable[[Chip], None] | None) -> Iterator[Chip]:
-    for chip in chips:
-        if look is not None:
-            look(chip)
-        yield chip
-
-
-def find_models(model: Model) -> list[Path]:
-    """Where the bundles are that `model` names."""
-    names = [model] if isinstance(model, str | Path) else list(model)
-    return [registry.find(name) for name in names]
 
 
 def _metadata(

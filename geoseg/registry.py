@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
@@ -111,9 +111,20 @@ def find(model: str | Path) -> Path:
     )
 
 
-def list_models() -> list[ModelEntry]:
-    """All models that can be named. A broken one is a ModelError that tells which."""
-    return [ModelEntry.of(name, path) for name, path in sorted(_named().items())]
+def list_models(*, skip: Callable[[ModelError], None] | None = None) -> list[ModelEntry]:
+    """All models that can be named.
+
+    A broken one is a ModelError that tells which; with `skip` it is left out, and `skip` is told.
+    """
+    entries = []
+    for name, path in sorted(_named().items()):
+        try:
+            entries.append(ModelEntry.of(name, path))
+        except ModelError as e:
+            if skip is None:
+                raise
+            skip(e)
+    return entries
 
 
 def add_model(bundle: str | Path, *, name: str | None = None, overwrite: bool = False) -> Path:

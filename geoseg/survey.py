@@ -14,9 +14,10 @@ from geoseg.aoi import Aoi
 from geoseg.bundle import Bundle
 from geoseg.events import Listener, ignore
 from geoseg.grid import Plan
+from geoseg.loaded import Model, find_models, load_network
 from geoseg.options import PredictOptions
 from geoseg.planning import computed_share, cost_of, row_buffers
-from geoseg.predict import Model, check, find_models, lay_tiles, load_network, open_scene
+from geoseg.predict import check, lay_tiles, open_scene
 from geoseg.scene import Scene
 
 

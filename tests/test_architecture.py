@@ -17,8 +17,8 @@ PACKAGE = Path(geoseg.__file__).parent
 ROOMS = (
     "errors jit components grid predictions config spec events testing scene aoi preflight "
     "reading stitch vectorize instances sinks models bundle runtime registry exchange options "
-    "planning layer outputs predict vectorize_raster survey batch metrics average_precision data "
-    "train evaluate preview doctor terminal cli"
+    "planning layer outputs loaded kept predict vectorize_raster survey batch metrics "
+    "average_precision data train evaluate preview doctor terminal cli"
 ).split()
 WITH_TORCH = {"models", "runtime", "exchange", "train", "doctor"}
 WITH_RASTERIO = {

@@ -19,7 +19,7 @@ from geoseg.batch.split import FOLDER
 from geoseg.bundle import Bundle, Sample
 from geoseg.errors import OutputError
 from geoseg.grid import Tiling
-from geoseg.predict import Loaded
+from geoseg.loaded import Loaded
 from geoseg.runtime.fake import fake_instances, planted
 
 SMALL = {"tile": 64, "overlap": 16}

@@ -37,6 +37,7 @@ from geoseg.bundle import (
 )
 from geoseg.bundle.files import installing
 from geoseg.bundle.thumbnail import EDGE, GAP, OPACITY, draw_thumbnail
+from geoseg.cli import cli
 from geoseg.errors import ModelError, OutputError
 from geoseg.grid import Tiling
 from geoseg.runtime.fake import constant, fake_spec, identity
@@ -550,6 +551,22 @@ def test_list_models(home: Path) -> None:
     assert record["thumbnail"] == str(home / "mine" / "thumbnail.png")
 
 
+def test_a_broken_model_hides_no_other(home: Path) -> None:
+    write(home / "mine")
+    (write(home / "broken") / ITEM).write_text("{")
+    with pytest.raises(ModelError, match="broken"):
+        registry.list_models()
+    told: list[ModelError] = []
+    assert [m.name for m in registry.list_models(skip=told.append)] == ["buildings-v0", "mine"]
+    assert "broken" in str(told)
+    shown = CliRunner().invoke(cli, ["model", "list"])
+    assert shown.exit_code == 0
+    assert "mine" in shown.stdout
+    assert "warning: left out:" in shown.stderr
+    lines = CliRunner().invoke(cli, ["model", "list", "--json"]).stdout.splitlines()
+    assert [json.loads(line).get("event") for line in lines] == ["warning", None, None]
+
+
 def test_a_thumbnail_is_found_where_there_is_one(home: Path) -> None:
     folder = write(home / "mine")
     picture = folder / "thumbnail.png"
@@ -583,8 +600,6 @@ def test_the_thumbnail_is_the_image_and_the_classes_over_it(alone: bool) -> None
 
 
 def test_add_and_remove_from_the_command_line(home: Path, tmp_path: Path) -> None:
-    from geoseg.cli import cli
-
     def geoseg(*words: object) -> Any:
         return CliRunner().invoke(cli, ["model", *map(str, words)])
 

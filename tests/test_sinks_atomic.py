@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -215,3 +217,37 @@ def test_missing_folders_are_made_and_taken_away_if_it_fails(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file is not a folder"):
         write_all(tmp_path / "file" / "below")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from geoseg.sinks.atomic import replacing
+with replacing(Path(sys.argv[1]), overwrite=False) as temp:
+    temp.write_text("half")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders")
+def test_what_a_killed_run_left_goes_with_the_next_and_not_before(tmp_path: Path) -> None:
+    def write(name: str) -> list[str]:
+        """A run of its own; the names that are there then."""
+        code = "import sys; from pathlib import Path; from geoseg.sinks.atomic import replacing\n"
+        code += "with replacing(Path(sys.argv[1]), overwrite=False) as temp: temp.touch()"
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], check=True)
+        return sorted(p.name for p in tmp_path.iterdir())
+
+    victim = [sys.executable, "-c", KILLED, tmp_path / "killed.gpkg"]
+    with subprocess.Popen(victim, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        hidden, *others = write("one.gpkg")
+        assert hidden.startswith(PREFIX)
+        assert others == ["one.gpkg"]
+        process.stdin.write(b"\n")
+    assert process.returncode == -9
+    assert write("two.gpkg") == ["one.gpkg", "two.gpkg"]

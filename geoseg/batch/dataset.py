@@ -8,7 +8,6 @@ each bucket is then sorted by itself.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from geoseg.batch.merge import write_merged
 from geoseg.batch.parts import ROWS, Parts, crs_of, crs_text, geo, parts
 from geoseg.events import Listener, ignore
 from geoseg.sinks import VectorSink
-from geoseg.sinks.atomic import PREFIX
+from geoseg.sinks.atomic import HiddenFolder
 from geoseg.sinks.vector import COLUMNS
 from geoseg.vectorize.features import project
 
@@ -61,7 +60,7 @@ def write_dataset(
         message = f"the scenes have {len(layout.crs)} CRS ({names}): the dataset is in EPSG:4326"
         listener({"event": "warning", "topic": "crs", "message": message})
     with ExitStack() as stack:
-        temp = Path(stack.enter_context(_hidden_folder(path)))
+        temp = stack.enter_context(HiddenFolder(path.parent))
         if dedupe:
             source, layout = _merged(layout, ledger, folder, temp, listener)
         how: dict[str, Any] = {
@@ -80,10 +79,6 @@ def write_dataset(
             sink.write_table(table.drop_columns([_CODE]))
             file.unlink()
     return sink.count
-
-
-def _hidden_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix=PREFIX, suffix=".tmp", dir=path.parent)
 
 
 def _merged(

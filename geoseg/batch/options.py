@@ -16,8 +16,8 @@ from geoseg.batch.work import Work
 from geoseg.config import Strict, check
 from geoseg.errors import AoiError, ConfigError, UsageError
 from geoseg.layer import flat_crs
+from geoseg.loaded import Loaded, Model
 from geoseg.options import Count, PredictOptions
-from geoseg.predict import Loaded, Model
 
 DATASETS = (".parquet", ".geoparquet", ".gpkg", ".fgb")
 # They say how fast a run is, not what comes out.

@@ -17,8 +17,9 @@ from geoseg.batch.run import Source, peeked, recover, settle
 from geoseg.batch.work import source_of
 from geoseg.errors import GeosegError
 from geoseg.events import Listener, ignore
+from geoseg.loaded import Loaded, Model
 from geoseg.options import PredictOptions
-from geoseg.predict import Loaded, Model, lay_tiles, open_scene
+from geoseg.predict import lay_tiles, open_scene
 from geoseg.survey import bytes_to_read, seconds_per_tile
 
 LOOKED = 100  # scenes that are opened; more are estimated from these

@@ -40,9 +40,9 @@ from geoseg.batch.watch import Watch
 from geoseg.batch.work import FOLDERS, Work
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
-from geoseg.predict import Loaded, Model
+from geoseg.loaded import Loaded, Model
 from geoseg.sinks.alone import alone
-from geoseg.sinks.atomic import PREFIX
+from geoseg.sinks.atomic import PREFIX, SUFFIX
 from geoseg.spec import Band
 
 Source = str | os.PathLike[str]
@@ -170,7 +170,7 @@ def recover(
 def _sweep(folder: Path) -> None:
     """Remove what killed workers have left: hidden folders, never a file of a name."""
     for name in ("", *FOLDERS.values(), f"{PARTS}/*"):
-        for partial in folder.glob(f"{name or '.'}/{PREFIX}*.tmp"):
+        for partial in folder.glob(f"{name or '.'}/{PREFIX}*{SUFFIX}"):
             shutil.rmtree(partial, ignore_errors=True)
 
 

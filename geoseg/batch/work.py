@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from geoseg.aoi import Aoi
 from geoseg.batch.footprint import Coverage, footprint
 from geoseg.batch.items import Item
 from geoseg.batch.outcome import Outcome, Output, Role
-from geoseg.batch.split import Joined, Parts, only, parts_of
+from geoseg.batch.split import COVERED, Joined, forget, parts_for
 from geoseg.bundle import MULTIHASH_SHA256
 from geoseg.errors import (
     ContractError,
@@ -32,8 +33,10 @@ from geoseg.errors import (
     OutsideError,
     SceneError,
 )
+from geoseg.kept import Parts, only, parts_of
+from geoseg.loaded import Loaded
 from geoseg.options import PredictOptions
-from geoseg.predict import Loaded, Result, check, lay_tiles, open_scene, predict
+from geoseg.predict import Result, check, lay_tiles, open_scene, predict
 from geoseg.scene import Scene
 from geoseg.spec import ModelSpec
 
@@ -98,7 +101,7 @@ class Work:
         model = loaded(self.models, self.checksums)
         options = PredictOptions.of(self.options)
         spec = model.spec(options)
-        source, parts = source_of(item, spec), Parts.of(self.folder, item)
+        source, parts = source_of(item, spec), parts_for(self.folder, item)
         with open_scene(source, spec, options) as scene:
             known |= _about(scene)
             coverage, native = Coverage(scene.grid), scene.native
@@ -112,7 +115,7 @@ class Work:
         if isinstance(model, Joined):
             coverage.counts += model.covered()
         known["valid"] = shapely.to_wkt(coverage.outline(native), rounding_precision=-1)
-        parts.remove()
+        forget(parts)
         return Outcome(
             "done",
             polygons=result.polygons,
@@ -142,16 +145,17 @@ def _in_parts(
     tiles = lay_tiles(scene, spec, options, aoi)
     every = parts_of(tiles, most)
     if item.rows is not None:
-        if not parts.path(item.rows).exists():  # else of a run that was killed
+        if not parts.has(item.rows):  # else of a run that was killed
             scaling = check(scene, spec, options, aoi).scaling
             covered = Coverage(scene.grid)
             seen = model.predictions(scene, only(tiles, item.rows), scaling, options, covered)
             device = model.network(options).description
-            parts.write(item.rows, seen, device=device, covered=covered.counts)
+            more = {COVERED: covered.counts}
+            deque(parts.keeping(item.rows, seen, device=device, more=more), maxlen=0)
         return Outcome("part")
     if len(every) == 1:
         return model
-    if not parts.complete(every):
+    if not all(map(parts.has, every)):
         return Outcome("split", about={"rows": every})
     return Joined(model, parts, every)
 

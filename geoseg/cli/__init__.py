@@ -68,6 +68,12 @@ def cli(take_over: Callable[[], None] | None) -> None:
     help="Also the probability of each class, as a COG.",
 )
 @raster_grid
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep what the model says beside the output until all is done; the same command then goes "
+    "on where a run was killed.",
+)
 @overwrite
 @as_json
 def predict(

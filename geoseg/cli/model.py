@@ -26,7 +26,14 @@ def list_(as_json: bool) -> None:
     from geoseg.registry import list_models
     from geoseg.terminal import rows
 
-    entries = list_models()
+    def tell(broken: Exception) -> None:
+        message = f"left out: {broken}"
+        if as_json:
+            emit({"event": "warning", "topic": "model", "message": message})
+        else:
+            click.echo(f"warning: {message}", err=True)
+
+    entries = list_models(skip=tell)
     if as_json:
         for entry in entries:
             emit(entry.as_dict())

@@ -27,8 +27,8 @@ from geoseg.evaluate.records import block_records
 from geoseg.evaluate.subjects import NMS, Finished, Models, Subject, scene_of
 from geoseg.evaluate.summary import Record, figures, notes
 from geoseg.events import Listener, ignore
+from geoseg.loaded import Model
 from geoseg.options import PredictOptions
-from geoseg.predict import Model
 
 CUT = 0.1  # a prediction without lower scores was cut off before it could be ranked
 REPORT, PAGE, MAP, PREDICTIONS = "report.json", "report.html", "places.gpkg", "predictions"

@@ -20,8 +20,9 @@ from geoseg.evaluate.places import Case, Elsewhere, Legend
 from geoseg.evaluate.predictions import Prediction, kind_of, legend_of
 from geoseg.events import Event, Listener
 from geoseg.grid import Grid
+from geoseg.loaded import Model, find_models
 from geoseg.options import PredictOptions
-from geoseg.predict import Model, find_models, open_scene, predict
+from geoseg.predict import open_scene, predict
 from geoseg.sinks import read_metadata
 
 FLOOR = 0.01  # least score of objects that are ranked; networks themselves end at 0.05 or so

@@ -31,7 +31,7 @@ class Format:
 
 FORMATS = {
     "bundle": Format("", "geoseg.exchange.files:bundle", "with an ONNX graph: runs without torch"),
-    "onnx": Format(".onnx", "geoseg.exchange.files:onnx", "ONNX: scaled pixels to probabilities"),
+    "onnx": Format(".onnx", "geoseg.exchange.files:onnx", "ONNX of scaled pixels"),
     "deepness": Format(".onnx", "geoseg.exchange.deepness:write", "ONNX for QGIS' Deepness"),
     "emd": Format(".dlpk", "geoseg.exchange.esri:write", "Esri package: .emd, ONNX, function"),
     "openvino": Format("", "geoseg.exchange.files:openvino", "folder of .xml and .bin"),
@@ -39,7 +39,6 @@ FORMATS = {
     "pt2": Format(".pt2", "geoseg.exchange.files:pt2", "torch.export"),
     "mlm": Format(".json", "geoseg.exchange.files:mlm", "the STAC MLM item alone"),
 }
-OF_OBJECTS = ("bundle", "onnx", "mlm")  # formats for models that find objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +77,6 @@ def export(
         raise ModelError(
             f"{bundle.spec.id} is an ONNX graph and no network of geoseg's, so it is not exported: "
             f"other tools open {bundle.path / GRAPH} itself"
-        )
-    if bundle.spec.finds_objects and to not in OF_OBJECTS:
-        raise ModelError(
-            f"{bundle.spec.id} finds objects, which {to} files of geoseg cannot give; there are: "
-            f"{', '.join(OF_OBJECTS)}"
         )
     stride = bundle.spec.tiling.stride
     if tile is not None and (tile < 1 or tile % stride):

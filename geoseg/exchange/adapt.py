@@ -89,8 +89,8 @@ def describe(proto: onnx.ModelProto, path: Path) -> Network:
         raise ModelError(f"{path}: its network's input has {shape} axes, a picture has 4")
     if shape[0] not in (None, 1):
         raise ModelError(
-            f"{path}: its network takes {shape[0]} pictures at a time, geoseg shows it one: export "
-            "it anew for a batch of 1"
+            f"{path}: its network takes {shape[0]} pictures at once only: export it with a batch "
+            "of one, or of any number"
         )
     last = _channels_last(shape)
     channels, edges = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])

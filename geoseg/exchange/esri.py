@@ -10,23 +10,24 @@ from typing import Any
 from geoseg.bundle import Bundle, CheckReport
 from geoseg.bundle.files import write_zip
 from geoseg.exchange.files import proved, ran
-from geoseg.exchange.network import whole
+from geoseg.exchange.network import Scaled, whole
 from geoseg.exchange.onnx_graph import graph_of, to_bytes
 from geoseg.runtime.torch_runtime import network_of
 from geoseg.spec import ModelSpec
 
-FUNCTION = Path(__file__).with_name("GeosegClassifier.py")
+FUNCTIONS = Path(__file__).with_name("raster_functions.py")
 
 
 def write(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     """A .dlpk file; `tile` is the edge of its pictures, which come as they are in the raster."""
     spec, size = source.spec, tile or source.spec.tiling.size
-    raw = to_bytes(graph_of(whole(network_of(source), spec, spec.scaling), spec, size=size))
+    network = Scaled(whole(network_of(source), spec), spec.scaling)
+    raw = to_bytes(graph_of(network, spec, size=size))
     report = proved(source, "onnx float32", ran(spec, raw), size=size, unscale=spec.scaling)
     contents = {
         f"{spec.name}.emd": (json.dumps(definition(spec, size), indent=2) + "\n").encode(),
         f"{spec.name}.onnx": raw,
-        FUNCTION.name: FUNCTION.read_bytes(),
+        _function(spec): FUNCTIONS.read_bytes(),
         "README.md": source.card.encode(),
     }
     write_zip(path, contents)
@@ -40,9 +41,9 @@ def definition(spec: ModelSpec, size: int) -> dict[str, Any]:
         "ModelConfiguration": "geoseg",
         "ModelName": spec.name,
         "Version": spec.version,
-        "ModelType": "ImageClassification",  # of pixels
+        "ModelType": "ObjectDetection" if spec.finds_objects else "ImageClassification",
         "ModelFile": f"{spec.name}.onnx",
-        "InferenceFunction": FUNCTION.name,
+        "InferenceFunction": _function(spec),
         "Description": spec.description or spec.name,
         "ImageHeight": size,
         "ImageWidth": size,
@@ -50,7 +51,7 @@ def definition(spec: ModelSpec, size: int) -> dict[str, Any]:
         "Bands": [b.name for b in spec.bands],
         "DataRange": list(spec.value_range),
         "BatchSize": 1,
-        "Padding": spec.tiling.overlap // 2,
+        "Padding": min(spec.tiling.overlap // 2, size // 4),  # tiles may be smaller than was meant
         "MinCellSize": {"x": spec.gsd / 2, "y": spec.gsd / 2},
         "MaxCellSize": {"x": spec.gsd * 2, "y": spec.gsd * 2},
         "CellSize": spec.gsd,
@@ -65,3 +66,8 @@ def definition(spec: ModelSpec, size: int) -> dict[str, Any]:
             for c in spec.classes
         ],
     }
+
+
+def _function(spec: ModelSpec) -> str:
+    """ArcGIS looks for a class by the name of its file."""
+    return "GeosegDetector.py" if spec.finds_objects else "GeosegClassifier.py"

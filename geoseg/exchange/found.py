@@ -82,12 +82,8 @@ def onnx_file(path: Path) -> Found:
         return Found("ONNX for Deepness", said, graph, finds_objects=finds_objects)
     if "stac_item" in metadata:
         item = _json(metadata["stac_item"], f"{path}: its stac_item")
-        if "instance-segmentation" in (item.get("properties") or {}).get("mlm:tasks", ()):
-            raise ModelError(
-                f"{path}: it finds objects, which geoseg reads back from a bundle only: "
-                "geoseg model export --to bundle"
-            )
-        return Found("ONNX of geoseg", _sized(_item(item, path), graph), graph)
+        said = _sized(_item(item, path), graph)
+        return Found("ONNX of geoseg", said, graph, finds_objects=_finds_objects(item, path))
     if own:
         return Found("ONNX of Ultralytics", _sized(own, graph), graph)
     return Found("ONNX", _sized({}, graph), graph)
@@ -183,8 +179,10 @@ def esri(path: Path) -> Found:
     so `scaling` and `activation` are asked for, but in packages that geoseg itself has written.
     """
     emd = _json(path.read_bytes(), str(path))
-    if emd.get("ModelType") not in ("ImageClassification", "PixelClassification"):
-        raise ModelError(f"{path}: geoseg imports classes of pixels, not {emd.get('ModelType')!r}")
+    kind = emd.get("ModelType")
+    objects = kind == "ObjectDetection" and emd.get("ModelConfiguration") == "geoseg"
+    if kind not in ("ImageClassification", "PixelClassification") and not objects:
+        raise ModelError(f"{path}: geoseg imports classes of pixels, not {kind!r}")
     name = emd.get("ModelFile")
     if not isinstance(name, str):
         raise ModelError(f"{path}: its ModelFile names no file")
@@ -195,7 +193,8 @@ def esri(path: Path) -> Found:
         said = _esri_said(emd)
     if model.suffix.lower() == ".onnx":
         graph = read_graph(model)
-        return Found("Esri model definition", _sized(said, graph), graph)
+        said = _sized(said, graph)
+        return Found("Esri model definition", said, graph, finds_objects=objects)
     found = torch_file(model)
     if found.script is None:
         raise ModelError(f"{path}: {name} is neither ONNX nor TorchScript, so geoseg cannot run it")
@@ -267,7 +266,13 @@ def mlm(path: Path) -> Found:
     with _understanding(path):
         href = _onnx_asset(item, path)
     graph = read_graph(href)
-    return Found("STAC MLM Item", _sized(said, graph), graph)
+    said = _sized(said, graph)
+    return Found("STAC MLM Item", said, graph, finds_objects=_finds_objects(item, path))
+
+
+def _finds_objects(item: Mapping[str, Any], path: Path) -> bool:
+    with _understanding(path):
+        return "instance-segmentation" in (item["properties"].get("mlm:tasks") or ())
 
 
 def _onnx_asset(item: Mapping[str, Any], path: Path) -> Path:

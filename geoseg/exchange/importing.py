@@ -204,24 +204,27 @@ def _channels_last(path: Path, graph: Network, terms: Contract) -> bool:
 def _of_detector(
     path: Path, found: Found, terms: Contract, raster: Path | None, target: Path
 ) -> tuple[Path, NDArray[np.float32], ModelSpec]:
-    """A YOLO network; its golden sample is what it finds, painted."""
-    from geoseg.instances.paste import paint
+    """A YOLO network, or one whose graph gives objects as those of geoseg do; its golden sample is
+    what it finds, painted."""
     from geoseg.runtime import yolo
+    from geoseg.runtime.graphs import OBJECTS, scores_in
 
     assert found.graph is not None
-    terms.must_say(path, {"detector": terms.detector})
-    spec = spec_of(terms, path, architecture="yolo", task="instance-segmentation")
+    own = terms.detector is None and set(OBJECTS) <= set(found.graph.outputs)
+    if not own:
+        terms.must_say(path, {"detector": terms.detector})
+    architecture = ARCHITECTURE if own else "yolo"
+    spec = spec_of(terms, path, architecture=architecture, task="instance-segmentation")
     _must_fit(path, found.graph, spec)
     raw = with_plain_input(found.graph, last=_channels_last(path, found.graph, terms))
     image, run = real_chip(spec, raster), _session(path, raw, every=True)
-    outputs = [np.asarray(o, np.float32) for o in run(image)]
-    if trouble := yolo.misfit(outputs, spec):
+    values = run(image)
+    outputs = dict(zip(found.graph.outputs, values, strict=True))
+    if not own and (trouble := yolo.misfit(values, spec)):
         raise ConfigError(f"{path}: not a {terms.detector} with these classes: it gives {trouble}")
     if not spec.tiling.fixed:
         run(_higher(image, spec))
-    shape = (image.shape[2], image.shape[3])
-    (objects,) = yolo.detections(outputs, spec, shape)
-    painted = paint(objects, len(spec.classes), shape)[None]
+    painted = scores_in(outputs, spec, (image.shape[2], image.shape[3]))
     bundle = Bundle.write_graph(
         target,
         spec,

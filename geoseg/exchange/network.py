@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geoseg.exchange.candidates import Candidates
 from geoseg.exchange.objects import Objects
 from geoseg.grid import round_up
 from geoseg.models.mask_rcnn import MaskRCNN
@@ -21,30 +22,16 @@ _MOST = 1 << 12  # strides along an edge of a picture
 
 
 class Whole(nn.Module):
-    """(N, C, H, W) pixels -> (N, K, H, W) probabilities.
-
-    scaling: what is still to be done to the pixels; None where they come scaled.
-    """
+    """(N, C, H, W) scaled pixels -> (N, K, H, W) probabilities."""
 
     outputs = ("scores",)
-    gain: Tensor
-    shift: Tensor
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, scaling: Scaling | None) -> None:
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         self.network = network
         self.temperature, self.activation = spec.temperature, spec.activation
-        self.scaling = scaling
-        if scaling is not None:
-            scale, offset = torch.tensor(scaling.scale), torch.tensor(scaling.offset)
-            self.register_buffer("gain", (1 / scale).view(1, -1, 1, 1))
-            self.register_buffer("shift", (-offset / scale).view(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if self.scaling is not None:
-            if self.scaling.clip is not None:
-                pixels = pixels.clamp(*self.scaling.clip)
-            pixels = pixels * self.gain + self.shift
         scores: Tensor = self.network(pixels)
         if self.activation != "none" and self.temperature != 1:
             scores = scores / self.temperature
@@ -57,26 +44,45 @@ class Whole(nn.Module):
                 return scores
 
 
-def whole(network: nn.Module, spec: ModelSpec, scaling: Scaling | None = None) -> Whole | Objects:
-    """The network ready to be exported; it is changed in place.
+class Scaled(nn.Module):
+    """What takes scaled pixels as what takes them as they come."""
 
-    Of one that finds objects the pixels come scaled.
-    """
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, network: Whole | Objects | Candidates, scaling: Scaling) -> None:
+        super().__init__()
+        self.network, self.outputs, self.clip = network, network.outputs, scaling.clip
+        scale, offset = torch.tensor(scaling.scale), torch.tensor(scaling.offset)
+        self.register_buffer("gain", (1 / scale).view(1, -1, 1, 1))
+        self.register_buffer("shift", (-offset / scale).view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Any:
+        if self.clip is not None:
+            pixels = pixels.clamp(*self.clip)
+        return self.network(pixels * self.gain + self.shift)
+
+
+Exportable = Whole | Objects | Candidates | Scaled
+
+
+def whole(network: nn.Module, spec: ModelSpec) -> Whole | Objects:
+    """The network ready to be exported, of scaled pixels; it is changed in place."""
     _fix_paddings(network)
     if isinstance(network, MaskRCNN):
         return Objects(network.eval(), spec).eval().requires_grad_(False)
-    return Whole(network.eval(), spec, scaling).eval().requires_grad_(False)
+    return Whole(network.eval(), spec).eval().requires_grad_(False)
 
 
-def example(spec: ModelSpec) -> Tensor:
-    """A batch of two pictures, higher than wide, such as the network takes; of one that finds
-    objects one picture, as each has as many as it has."""
+def example(spec: ModelSpec, size: int | None = None) -> Tensor:
+    """A batch of two pictures, higher than wide, such as the network takes, or one of `size`; of
+    one that finds objects one picture, as each has as many as it has."""
     generator = torch.Generator().manual_seed(0)
-    height, width = spec.tiling.size, spec.tiling.size
-    if not spec.tiling.fixed:
+    height = width = size or spec.tiling.size
+    if size is None and not spec.tiling.fixed:
         width = max(round_up(_SAMPLE, spec.tiling.stride), 2 * spec.tiling.stride)
         height = width + spec.tiling.stride
-    pictures = 1 if spec.finds_objects else 2
+    pictures = 1 if spec.finds_objects or size is not None else 2
     return torch.randn((pictures, len(spec.bands), height, width), generator=generator)
 
 

@@ -19,6 +19,7 @@ from geoseg.errors import ModelError
 from geoseg.models.mask_rcnn import FIRST, LAST, MaskRCNN
 from geoseg.models.roi_heads import BOX_CELLS, MASK_CELLS, Branch, points_of
 from geoseg.models.roi_pool import MAPS, SAMPLES, STRIDES, level_of
+from geoseg.runtime.graphs import OBJECTS
 from geoseg.runtime.torch_detector import calibrated
 from geoseg.spec import ModelSpec
 
@@ -41,10 +42,10 @@ class Objects(nn.Module):
         self.network, self.spec = network, spec
         branches = {"masks": network.heads.mask, "keypoints": network.heads.keypoint}
         more = (name for name, branch in branches.items() if branch is not None)
-        self.outputs = ("boxes", "labels", "scores", *more)
+        self.outputs = (*OBJECTS, *more)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        shape, heads = (pixels.shape[2], pixels.shape[3]), self.network.heads
+        shape, heads = _edges(pixels), self.network.heads
         maps = self.network.encoder(pixels)[FIRST:LAST]
         pyramid = self.network.fpn({str(i): one for i, one in enumerate(maps)})
         features = [pyramid[name] for name in MAPS]
@@ -69,8 +70,8 @@ class Objects(nn.Module):
             base = rpn.anchor_generator.cell_anchors[level]
             scores = logits[0].permute(1, 2, 0).reshape(-1)
             codes = deltas[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4)
-            best, at = scores.topk(torch.sym_min(scores.shape[0], most))
-            anchors = _anchors(base, (logits.shape[2], logits.shape[3]), shape)
+            best, at = scores.topk(torch.sym_min(_known(scores.shape[0]), most))
+            anchors = _anchors(base, _edges(logits), shape)
             boxes = rpn.box_coder.decode_single(codes[at], anchors[at])
             columns.append((boxes, best, torch.full_like(best, level)))
         boxes, logits, levels = (torch.cat(column) for column in zip(*columns, strict=True))
@@ -93,8 +94,12 @@ class Objects(nn.Module):
         likely = _where(scores > heads.score_thresh)
         boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
         kept = _apart(boxes, scores, labels, heads.nms_thresh, LEAST)
-        kept = kept[: self._most(heads.options.detections, shape)]
+        kept = kept[: self.most(shape)]
         return boxes[kept], labels[kept], scores[kept]
+
+    def most(self, shape: Shape) -> Any:
+        """So many objects it gives at most for a picture of that height and width."""
+        return self._most(self.network.heads.options.detections, shape)
 
     def _most(self, many: int, shape: Shape) -> Any:
         """`many` times Options.times, in whole numbers."""
@@ -102,6 +107,17 @@ class Objects(nn.Module):
         if not area:
             return many
         return torch.sym_max(many, (2 * many * shape[0] * shape[1] + area) // (2 * area))
+
+
+def _edges(maps: Tensor) -> Shape:
+    """Height and width."""
+    return _known(maps.shape[2]), _known(maps.shape[3])
+
+
+def _known(size: Any) -> Any:
+    """A size as torch.export has it; torch.jit traces it as a tensor, so there it is made fixed."""
+    jit: Any = torch.jit
+    return int(size) if jit.is_tracing() else size
 
 
 def _anchors(base: Tensor, cells: Shape, shape: Shape) -> Tensor:

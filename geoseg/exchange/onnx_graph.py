@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import WEIGHTS
 from geoseg.errors import MissingDependencyError, ModelError
-from geoseg.exchange.network import Whole, axes, example
-from geoseg.exchange.objects import Objects
+from geoseg.exchange.network import Exportable, axes, example
 from geoseg.runtime.graphs import INPUT
 from geoseg.runtime.torch_network import ENCODER
 from geoseg.spec import ModelSpec
@@ -52,7 +51,7 @@ def stored_in(raw: bytes) -> dict[str, Stored]:
 
 
 def graph_of(
-    network: Whole | Objects,
+    network: Exportable,
     spec: ModelSpec,
     *,
     size: int | None = None,
@@ -98,13 +97,10 @@ def need_onnx() -> None:
         raise MissingDependencyError("onnx or onnxscript", "export") from e
 
 
-def _exported(network: Whole | Objects, spec: ModelSpec, size: int | None) -> ir.Model:
-    if size is None:
-        pixels, free = example(spec), axes(spec)
-    else:
-        pixels, free = torch.zeros((1, len(spec.bands), size, size)), {}
+def _exported(network: Exportable, spec: ModelSpec, size: int | None) -> ir.Model:
+    pixels, free = example(spec, size), axes(spec) if size is None else {}
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 network,
                 (pixels,),
@@ -138,7 +134,7 @@ _FAILURES = (
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter tells much of itself and of other packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
@@ -188,7 +184,7 @@ def _of_any_number(model: ir.Model) -> None:
     for value in (value for node in model.graph for value in node.outputs):
         if value not in model.graph.outputs:
             value.shape = value.type = None
-        elif value.shape is not None:
+        elif value.shape is not None and not isinstance(value.shape[0], int):
             value.shape = ir.Shape(["objects", *value.shape[1:]])
 
 

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle, CheckReport
 from geoseg.errors import GeosegError, ModelError
+from geoseg.instances.paste import paint
 from geoseg.predictions import Detections
 from geoseg.runtime import yolo
 from geoseg.spec import ModelSpec
 
 INPUT = "pixels"  # of the graphs that geoseg writes
+OBJECTS = ("boxes", "labels", "scores")  # outputs of those that find objects
+_MORE = ("masks", "keypoints")  # that they may have
 
 
 def graph_of(bundle: Bundle) -> tuple[bytes, bytes | None]:
@@ -59,7 +62,21 @@ def _said_by(outputs: Mapping[str, NDArray[Any]], spec: ModelSpec) -> Detections
         raise ModelError(f"{spec.id}: {GRAPH} does not give objects ({e})") from e
 
 
-_MORE = ("masks", "keypoints")
+def painted(
+    found: Sequence[Detections], spec: ModelSpec, shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The objects of pictures of `shape` as (N, K, H, W)."""
+    return np.stack([paint(one, len(spec.classes), shape) for one in found])
+
+
+def scores_in(
+    outputs: Mapping[str, NDArray[Any]], spec: ModelSpec, shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """What a graph gives, by name, for pictures of `shape`, as (N, K, H, W): its first output, or
+    its objects painted."""
+    if spec.finds_objects:
+        return painted(objects_in(outputs, spec, shape), spec, shape)
+    return np.asarray(next(iter(outputs.values())), np.float32)
 
 
 def disagreement(bundle: Bundle, reports: Sequence[CheckReport]) -> ModelError:

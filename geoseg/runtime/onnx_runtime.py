@@ -14,10 +14,15 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle
 from geoseg.errors import GeosegError, MissingDependencyError, ModelError, UsageError
-from geoseg.instances.paste import paint
 from geoseg.predictions import Detections
 from geoseg.runtime.cores import physical_cores
-from geoseg.runtime.graphs import disagreement, graph_of, objects_in, too_little_memory
+from geoseg.runtime.graphs import (
+    disagreement,
+    graph_of,
+    objects_in,
+    painted,
+    too_little_memory,
+)
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -84,8 +89,7 @@ class OnnxDetector(OnnxRuntime):
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """The objects painted, (N, K, H, W)."""
-        shape, classes = (batch.shape[2], batch.shape[3]), len(self.spec.classes)
-        return np.stack([paint(found, classes, shape) for found in self.detect(batch)])
+        return painted(self.detect(batch), self.spec, (batch.shape[2], batch.shape[3]))
 
 
 def load(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +21,15 @@ from numpy.typing import NDArray
 
 from geoseg.bundle import GRAPH, WEIGHTS, Bundle
 from geoseg.errors import GeosegError, MissingDependencyError, UsageError
-from geoseg.instances.paste import paint
 from geoseg.predictions import Detections
 from geoseg.runtime.cores import physical_cores
-from geoseg.runtime.graphs import disagreement, graph_of, objects_in, too_little_memory
+from geoseg.runtime.graphs import (
+    disagreement,
+    graph_of,
+    objects_in,
+    painted,
+    too_little_memory,
+)
 from geoseg.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -114,8 +118,7 @@ class OpenVinoDetector(OpenVinoRuntime):
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """The objects painted, (N, K, H, W)."""
-        shape, classes = (batch.shape[2], batch.shape[3]), len(self.spec.classes)
-        return np.stack([paint(found, classes, shape) for found in self.detect(batch)])
+        return painted(self.detect(batch), self.spec, (batch.shape[2], batch.shape[3]))
 
 
 class Folder:
@@ -229,11 +232,6 @@ def core() -> openvino.Core:
     except ImportError as e:
         raise MissingDependencyError("openvino", "openvino") from e
     return ov.Core()
-
-
-def first_output(compiled: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """A compiled graph as a function."""
-    return lambda batch: np.asarray(compiled(batch)[0])
 
 
 def find_device(name: str) -> str:

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.instances.paste import paint
 from geoseg.predictions import Detections
+from geoseg.runtime.graphs import painted
 from geoseg.runtime.torch_network import TorchNetwork
 from geoseg.spec import ModelSpec
 
@@ -24,8 +24,7 @@ class TorchDetector(TorchNetwork):
 
     def predict(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         """The objects painted, (N, K, H, W)."""
-        shape, classes = (batch.shape[2], batch.shape[3]), len(self.spec.classes)
-        return np.stack([paint(found, classes, shape) for found in self.detect(batch)])
+        return painted(self.detect(batch), self.spec, (batch.shape[2], batch.shape[3]))
 
     def _lower(self, child: nn.Module) -> None:
         """Such networks take inputs of any precision by themselves; boxes must stay float32."""

@@ -3,7 +3,8 @@
 Everything is written in a hidden folder beside the target (so on the same file system), and
 renamed when it is complete. Journals, indexes and sidecars that a driver puts beside its file
 land in that folder too, and go with it when something fails. Only a killed process (SIGKILL)
-leaves anything: the hidden folder, never an unfinished file under the final name.
+leaves anything: the hidden folder, never an unfinished file under the final name. The next run that
+writes there takes it away (not on Windows, which has no such locks).
 """
 
 from __future__ import annotations
@@ -16,18 +17,73 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from geoseg.errors import OutputError
 
-PREFIX = ".geoseg-"  # of the hidden folders; short, for the longest names to have room
+PREFIX, SUFFIX = ".geoseg-", ".tmp"  # of the hidden folders
+
+
+class HiddenFolder:
+    """An empty folder for what is not finished; locked, so that others know whether it is in use.
+
+    An OSError where it cannot be made.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        _sweep(parent)
+        made = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=".new", dir=parent))
+        self._lock = _lock(made)
+        self.path = made.rename(made.with_suffix(SUFFIX))
+
+    def remove(self) -> None:
+        """Take it away, with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+@cache  # once is enough for a process, and a folder may hold very many files
+def _sweep(parent: Path) -> None:
+    """Take away what killed runs have left."""
+    for old in parent.glob(f"{PREFIX}*{SUFFIX}"):
+        if (free := _lock(old)) is not None:
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(free)
+
+
+def _lock(folder: Path) -> int | None:
+    """Hold a folder for as long as this process lives, or until the descriptor is closed.
+
+    None where it is another's, or where there are no such locks.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 class Commit:
     """Finished outputs that wait for each other; see `together`."""
 
     def __init__(self) -> None:
-        self._folders: list[Path] = []
+        self._folders: list[HiddenFolder] = []
         self._parents: list[Path] = []  # that were made, the deepest of each first
         self._moves: list[_Move] = []
 
@@ -37,11 +93,11 @@ class Commit:
         self._parents = missing + self._parents
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=".tmp", dir=path.parent))
+            folder = HiddenFolder(path.parent)
         except OSError as e:
             raise OutputError(f"{path.parent}: cannot write here ({e.strerror})") from e
         self._folders.append(folder)
-        return folder
+        return folder.path
 
     def add(
         self,
@@ -93,7 +149,7 @@ class Commit:
     def remove(self) -> None:
         """Take the hidden folders away, with what is left in them; and parents, if nothing is."""
         for folder in self._folders:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
         for parent in self._parents:
             with contextlib.suppress(OSError):
                 parent.rmdir()

@@ -1,0 +1,239 @@
+"""What the network says, kept on disk in parts: rows of tiles, a file for each.
+
+So a run that was killed goes on where it was (`going_on`), and workers share a big scene
+(geoseg.batch.split). Stitching and vectorizing see what they always see, so polygons are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg import runtime
+from geoseg.bundle import Bundle
+from geoseg.errors import OutputError
+from geoseg.events import Listener, ignore
+from geoseg.grid import Plan, Tile
+from geoseg.loaded import Loaded
+from geoseg.options import PredictOptions
+from geoseg.predictions import Chip, InstancePrediction, Masks, SemanticPrediction
+from geoseg.runtime import Prediction
+from geoseg.scene import Scene
+from geoseg.sinks.atomic import replacing, write_failure
+from geoseg.spec import Scaling
+
+Rows = tuple[int, int]  # of tiles: first, and the one after the last
+MOST = 32  # tiles of a part: what a run that is killed does twice
+_MASKS = ("windows", "pixels", "starts")
+_ABOUT = "about.json"
+_KEY = "run.txt"
+
+
+def parts_of(tiles: Plan, most: int) -> list[Rows]:
+    """Rows of tiles for each part, of up to `most` tiles but whole rows; one: it is not split."""
+    if len(tiles) <= most:
+        return [(0, len(tiles.rows))]
+    step = max(1, most // len(tiles.col_spans))
+    return [(i, min(i + step, len(tiles.rows))) for i in range(0, len(tiles.rows), step)]
+
+
+def only(tiles: Plan, rows: Rows) -> Plan:
+    """The same plan with these rows of tiles alone."""
+    kept = (row if rows[0] <= i < rows[1] else () for i, row in enumerate(tiles.rows))
+    return replace(tiles, rows=tuple(kept))
+
+
+def going_on(
+    parts: Parts, tiles: Plan, see: Callable[[Plan], Iterator[Prediction]], *, device: str
+) -> Iterator[Prediction]:
+    """The predictions of all tiles: those that are there, and `see` for the others, which are kept.
+
+    device: what the network runs on.
+    """
+    for rows in parts_of(tiles, MOST):
+        if parts.has(rows):
+            yield from parts.read(rows, tiles)
+        else:
+            yield from parts.keeping(rows, see(only(tiles, rows)), device=device)
+
+
+def key_of(
+    scene: Scene, tiles: Plan, scaling: Scaling, bundles: Sequence[Bundle], options: PredictOptions
+) -> str:
+    """All that decides what the network says: parts of runs that have the same fit together."""
+    file = Path(scene.source)
+    of_file = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else ()
+    how = options.model_dump(mode="json", include=_HOW)
+    place = (scene.grid, tiles.tile_shape, [(t.index, t.read) for t in tiles.tiles])
+    models = [(bundle.checksum, bundle.spec) for bundle in bundles]
+    everything = (scene.source, of_file, place, scaling, models, how)
+    return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+_HOW = {"bands", "nodata", "runtime", "device", "precision", "tta"}
+
+
+class Resuming(Loaded):
+    """A model that keeps what it says of a scene beside `output`, and says no part of it twice."""
+
+    def __init__(self, model: Loaded, output: Path, listener: Listener = ignore) -> None:
+        super().__init__(model.paths)
+        self._model, self._listener = model, listener
+        self.parts = Parts(output.with_name(f"{output.name}.parts"))
+
+    def network(self, options: PredictOptions) -> runtime.Runtime:
+        return self._model.network(options)
+
+    def predictions(
+        self,
+        scene: Scene,
+        tiles: Plan,
+        scaling: Scaling,
+        options: PredictOptions,
+        on_chip: Callable[[Chip], None] | None = None,
+    ) -> Iterator[runtime.Prediction]:
+        anew = self.parts.begin(key_of(scene, tiles, scaling, self.bundles, options))
+        every = parts_of(tiles, MOST)
+        there = sum(map(self.parts.has, every))
+        if anew:
+            self._tell("the scene, the model or options are others than in an earlier run: anew")
+        elif there:
+            self._tell(f"an earlier run has seen {there} of {len(every)} parts: going on")
+
+        def see(some: Plan) -> Iterator[runtime.Prediction]:
+            return self._model.predictions(scene, some, scaling, options, on_chip)
+
+        device = self.network(options).description
+        return going_on(self.parts, tiles, see, device=device)
+
+    def _tell(self, message: str) -> None:
+        self._listener({"event": "info", "topic": "output", "message": message})
+
+    def forget(self) -> None:
+        """The parts have served."""
+        self.parts.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The files of the parts of one scene, in a folder of their own."""
+
+    folder: Path
+
+    def path(self, rows: Rows) -> Path:
+        return self.folder / f"{rows[0]}-{rows[1]}.zip"
+
+    def begin(self, key: str) -> bool:
+        """Make the folder; parts that are there stay if they are of a run with this `key`.
+
+        True where there were others, which are gone now.
+        """
+        note = self.folder / _KEY
+        try:
+            others = note.is_file()
+            if others and note.read_text() == key:
+                return False
+            if others:
+                self.remove()
+            elif self.folder.exists():
+                raise OutputError(f"{self.folder} is in the way of --resume: move it away")
+            self.folder.mkdir(parents=True)
+            note.write_text(key)
+        except OSError as e:
+            raise write_failure(self.folder, e) from e
+        return others
+
+    def has(self, rows: Rows) -> bool:
+        """Whether a part is there, and whole."""
+        return zipfile.is_zipfile(self.path(rows))
+
+    def keeping(
+        self,
+        rows: Rows,
+        predictions: Iterable[Prediction],
+        *,
+        device: str,
+        more: Mapping[str, NDArray[Any]] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions as they come; when the last was taken, a part with all of them appears.
+
+        more: arrays to be kept beside them, as they are then.
+        """
+        with (
+            replacing(self.path(rows), overwrite=True) as temp,
+            zipfile.ZipFile(temp, "w") as archive,  # not compressed: floats do not shrink
+        ):
+            numbers = []
+            for prediction in predictions:
+                number = prediction.tile.index
+                numbers.append(number)
+                for name, array in _arrays(prediction):
+                    _put(archive, f"{number}/{name}", array)
+                yield prediction
+            for name, array in (more or {}).items():
+                _put(archive, name, array)
+            archive.writestr(_ABOUT, json.dumps({"tiles": numbers, "device": device}))
+
+    def read(self, rows: Rows, tiles: Plan) -> Iterator[Prediction]:
+        """The predictions of a part, in their order."""
+        by_number = {tile.index: tile for row in tiles.rows[slice(*rows)] for tile in row}
+        with zipfile.ZipFile(self.path(rows)) as archive:
+            names = set(archive.namelist())
+            for number in json.loads(archive.read(_ABOUT))["tiles"]:
+                yield _prediction(archive, names, by_number[number])
+
+    def device(self, rows: Rows) -> str:
+        """What the network of a part ran on."""
+        with zipfile.ZipFile(self.path(rows)) as archive:
+            return str(json.loads(archive.read(_ABOUT))["device"])
+
+    def more(self, rows: Rows, name: str) -> NDArray[Any]:
+        """An array that was kept beside the predictions."""
+        with zipfile.ZipFile(self.path(rows)) as archive:
+            return _get(archive, name)
+
+    def remove(self) -> None:
+        """They have served."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _put(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    with archive.open(name, "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _get(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(name) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _arrays(prediction: Prediction) -> Iterator[tuple[str, NDArray[Any]]]:
+    if isinstance(prediction, SemanticPrediction):
+        yield "scores", prediction.scores
+        yield "valid", prediction.valid
+        return
+    yield "labels", prediction.labels
+    yield "scores", prediction.scores
+    yield from ((name, getattr(prediction.masks, name)) for name in _MASKS)
+    if prediction.keypoints is not None:
+        yield "keypoints", prediction.keypoints
+
+
+def _prediction(archive: zipfile.ZipFile, names: set[str], tile: Tile) -> Prediction:
+    def array(name: str) -> NDArray[Any]:
+        return _get(archive, f"{tile.index}/{name}")
+
+    if f"{tile.index}/labels" not in names:
+        return SemanticPrediction(tile, array("scores"), array("valid"))
+    masks = Masks(*(array(name) for name in _MASKS))
+    points = array("keypoints") if f"{tile.index}/keypoints" in names else None
+    return InstancePrediction(tile, array("labels"), array("scores"), masks, points)
