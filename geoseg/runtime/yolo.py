@@ -12,7 +12,7 @@ and bottom, the score, the number of the class, and the shares of prototypes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,12 +36,13 @@ Objectness = Literal["none", "ignored", "times"]
 @dataclass(frozen=True, slots=True)
 class Layout:
     """across: candidates are columns, not rows. objectness: what to do with that probability.
-    objects: rows are objects, sorted out by the network."""
+    objects: rows are objects, sorted out by the network. steep: what logits of masks are times."""
 
     across: bool = False
     objectness: Objectness = "none"
     masks: bool = False
     objects: bool = False
+    steep: float = STEEP
 
     @property
     def first(self) -> int:
@@ -67,7 +68,8 @@ LAYOUTS = {
 
 def layout_of(spec: ModelSpec) -> Layout:
     """The one that the model's contract names."""
-    return LAYOUTS[spec.arguments["detector"]]
+    layout = LAYOUTS[spec.arguments["detector"]]
+    return replace(layout, steep=spec.arguments.get("steep", layout.steep))
 
 
 def misfit(outputs: Sequence[NDArray[Any]], spec: ModelSpec) -> str | None:
@@ -127,7 +129,8 @@ def _of_picture(
     order, boxes = order[solid], boxes[solid]
     masks = None
     if protos is not None:
-        masks = _masks(rows[order, layout.values(classes) :], protos, boxes, shape)
+        shares = layout.steep * rows[order, layout.values(classes) :]
+        masks = _masks(shares, protos, boxes, shape)
     return Detections(
         boxes.astype(np.float32),
         labels[order].astype(np.int64),
@@ -183,7 +186,7 @@ def _masks(
         ys, wy = _between((top + cells * (bottom - top)) * height / shape[0], height)
         lines = protos[:, ys] * (1 - wy)[:, None] + protos[:, ys + 1] * wy[:, None]
         patch = lines[:, :, xs] * (1 - wx) + lines[:, :, xs + 1] * wx
-        logits = STEEP * np.tensordot(shares[n], patch, 1)
+        logits = np.tensordot(shares[n], patch, 1)
         out[n] = 1 / (1 + np.exp(-logits.clip(-50, 50)))
     return out
 
