@@ -70,13 +70,20 @@ def key_of(
     scene: Scene, tiles: Plan, scaling: Scaling, bundles: Sequence[Bundle], options: PredictOptions
 ) -> str:
     """All that decides what the network says: parts of runs that have the same fit together."""
-    file = Path(scene.source)
-    of_file = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else ()
     how = options.model_dump(mode="json", include=_HOW)
     place = (scene.grid, tiles.tile_shape, [(t.index, t.read) for t in tiles.tiles])
     models = [(bundle.checksum, bundle.spec) for bundle in bundles]
-    everything = (scene.source, of_file, place, scaling, models, how)
+    everything = (scene.source, stamp_of(scene.source), place, scaling, models, how)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def stamp_of(source: str) -> list[int]:
+    """Size and time of change of a file, by which another content is noticed; else []."""
+    try:
+        found = Path(source).stat()
+    except (OSError, ValueError):
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 _HOW = {"bands", "nodata", "runtime", "device", "precision", "tta"}
@@ -145,7 +152,7 @@ class Parts:
             if others:
                 self.remove()
             elif self.folder.exists():
-                raise OutputError(f"{self.folder} is in the way of --resume: move it away")
+                raise OutputError(f"{self.folder} is in the way: move it away")
             self.folder.mkdir(parents=True)
             note.write_text(key)
         except OSError as e:
