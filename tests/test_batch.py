@@ -317,6 +317,13 @@ def test_a_raster_that_has_changed_is_done_anew(model: Path, tmp_path: Path) -> 
     assert after != before
 
 
+def test_asking_how_it_stands_leaves_nothing(archive: Path, model: Path, tmp_path: Path) -> None:
+    run(archive, tmp_path / "out", model)
+    before = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert status(tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == before
+
+
 def test_other_settings_are_refused(
     archive: Path, model: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
