@@ -74,13 +74,21 @@ def key_of(
     scene: Scene, tiles: Plan, scaling: Scaling, bundles: Sequence[Bundle], options: PredictOptions
 ) -> str:
     """All that decides what the network says: parts of runs that have the same fit together."""
-    file = Path(scene.source)
-    of_file = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else ()
     how = options.model_dump(mode="json", include=_HOW)
     place = (scene.grid, tiles.tile_shape, [(t.index, t.read) for t in tiles.tiles])
     models = [(bundle.checksum, bundle.spec) for bundle in bundles]
-    everything = (geoseg.__version__, scene.source, of_file, place, scaling, models, how)
+    stamp = stamp_of(scene.source)
+    everything = (geoseg.__version__, scene.source, stamp, place, scaling, models, how)
     return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def stamp_of(source: str) -> list[int]:
+    """Size and time of change of a file, by which another content is noticed; else []."""
+    try:
+        found = Path(source).stat()
+    except (OSError, ValueError):
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 _HOW = {"bands", "nodata", "runtime", "device", "precision", "tta"}
@@ -155,11 +163,12 @@ class Parts:
                 raise self._in_the_way() from None
 
     def begin(self, key: str) -> bool:
-        """Parts that are there stay if they are of a run with this `key`.
+        """Make the folder; parts that are there stay if they are of a run with this `key`.
 
         True where there were others, which are gone now.
         """
         note = self.folder / _KEY
+        self.make()
         with self._writing(self.folder):
             if note.is_file() and note.read_bytes() == key.encode():
                 return False
@@ -176,7 +185,7 @@ class Parts:
         return [path for path in self.folder.glob("[!.]*") if path.name != _KEY]
 
     def _in_the_way(self) -> OutputError:
-        return OutputError(f"{self.folder} is in the way of --resume: move it away")
+        return OutputError(f"{self.folder} is in the way: move it away")
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:

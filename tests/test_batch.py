@@ -14,12 +14,13 @@ from typing import Any
 import geopandas as gpd
 import pytest
 import rasterio
-from archive import BROKEN, features, leftovers, make_archive, states
+from archive import BROKEN, SIZE, features, leftovers, make_archive, states
 from click.testing import CliRunner
 from models import bright_bundle
 from shapely.geometry import box, shape
 
 import geoseg
+from geoseg import testing
 from geoseg.batch import plan as plan_module
 from geoseg.batch import work as work_module
 from geoseg.batch.items import Item, safe_name
@@ -300,6 +301,30 @@ def test_what_a_killed_run_left_is_done_anew(archive: Path, model: Path, tmp_pat
     assert (result.done, result.failed) == (6, 5)
     assert features(out) == reference
     assert not leftovers(out)
+
+
+def test_a_raster_that_has_changed_is_done_anew(model: Path, tmp_path: Path) -> None:
+    source, out = make_archive(tmp_path / "in", 3, broken=False), tmp_path / "out"
+    run(source, out, model)
+    before, told = features(out), []
+    os.utime(source / "s000.tif", ns=(1, 1))  # only looks like another one
+    mask = testing.planted_rectangles((SIZE, SIZE), count=3, seed=99)
+    testing.planted_scene(source / "s001.tif", mask, seed=99)
+    (source / "s002.tif").unlink()  # it was done, and may go
+    run((), out, model, listener=told.append)
+    (message,) = [e["message"] for e in told if e["event"] == "warning"]
+    assert message.startswith("rasters of 2 scenes that were done have changed")
+    assert message.endswith(": s000, s001")
+    after = features(out)
+    assert [f for f in after if f[0] != "s001.gpkg"] == [f for f in before if f[0] != "s001.gpkg"]
+    assert after != before
+
+
+def test_asking_how_it_stands_leaves_nothing(archive: Path, model: Path, tmp_path: Path) -> None:
+    run(archive, tmp_path / "out", model)
+    before = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert status(tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == before
 
 
 def test_other_settings_are_refused(

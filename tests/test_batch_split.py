@@ -109,6 +109,30 @@ def test_parts_of_a_run_that_ended_are_not_seen_again(
     assert features(tmp_path / "out") == one
 
 
+def test_parts_of_a_raster_that_has_changed_are_not_used(
+    archive: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, out = tmp_path / "big.tif", tmp_path / "out"
+    scene.write_bytes((archive / "big.tif").read_bytes())
+    true, seen = Loaded.predictions, []
+
+    def stopped(self: Loaded, *scene_and_more: Any) -> Any:
+        seen.append(self)
+        if len(seen) == 3:
+            raise OutputError("the disk is full")
+        return true(self, *scene_and_more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loaded, "predictions", stopped)
+        with pytest.raises(OutputError, match="disk is full"):
+            run(scene, out, model, split=10)
+    mask = testing.planted_rectangles((400, 300), count=30, seed=7, edge=(4, 90))
+    testing.planted_scene(scene, mask)
+    run((), out, model, split=10)
+    run(scene, tmp_path / "whole", model)
+    assert features(out) == features(tmp_path / "whole")
+
+
 def test_objects_are_whole_across_parts(tmp_path: Path) -> None:
     spec = fake_instances(bands=2, classes=2, tiling=Tiling(96, 24, 8), dtype="uint16")
     picture = np.zeros((1, 2, 64, 64), np.float32)

@@ -58,7 +58,7 @@ class Ledger:
     def open(cls, path: Path | None, *, create: bool = True) -> Iterator[Ledger]:
         """The ledger at `path`, made where there is none; None: one in memory, for plans.
 
-        create: False for one that is there, only to be read: nothing is written beside it.
+        create: False for one that is there, only to be read: nothing is left beside it.
         """
         if path is not None and not create and not path.is_file():
             raise OutputError(f"{path.parent}: holds no {NAME}: name the output of geoseg batch")
@@ -236,8 +236,10 @@ def _connected(path: Path | None, *, create: bool) -> sqlite3.Connection:
     if path is None or create:
         return _connection(str(path or ":memory:"))
     address = path.absolute().as_uri()
-    database = _connection(f"{address}?mode=ro")
+    # Not mode=ro: SQLite would leave its journals there, as it may not remove what it has made.
+    database = _connection(f"{address}?mode=rw")
     try:
+        database.execute("PRAGMA query_only = ON")
         database.execute("PRAGMA user_version")
     except sqlite3.Error as e:
         database.close()

@@ -37,7 +37,7 @@ from geoseg.batch.split import FOLDER as PARTS
 from geoseg.batch.split import Queue
 from geoseg.batch.stac import Search
 from geoseg.batch.watch import Watch
-from geoseg.batch.work import FOLDERS, Work
+from geoseg.batch.work import FOLDERS, Work, stamps_of
 from geoseg.errors import GeosegError, OutputError, UsageError
 from geoseg.events import Listener, ignore
 from geoseg.loaded import Loaded, Model
@@ -153,18 +153,27 @@ def recover(
     ledger.again("running")
     if own.retry_failed:
         ledger.again("failed")
-    lost = [
-        entry.item.id
-        for entry in ledger.entries("done")
-        if entry.outcome and not all((folder / o.path).exists() for o in entry.outcome.outputs)
-    ]
-    if lost:
-        ledger.again(names=lost)
-        few = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
-        message = f"outputs of {len(lost)} scenes that were done are gone, so they are done anew: "
-        listener({"event": "warning", "topic": "output", "message": message + few})
+    lost, changed = list[str](), list[str]()
+    for entry in ledger.entries("done"):
+        done = entry.outcome
+        if done and not all((folder / o.path).exists() for o in done.outputs):
+            lost.append(entry.item.id)
+        elif done and _changed(done.about.get("stamps", []), stamps_of(entry.item)):
+            changed.append(entry.item.id)
+    for names, what in ((lost, "outputs of {} are gone"), (changed, "rasters of {} have changed")):
+        if names:
+            ledger.again(names=names)
+            few = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            many = what.format(f"{len(names)} scenes that were done")
+            message = f"{many}, so they are done anew: {few}"
+            listener({"event": "warning", "topic": "output", "message": message})
     if sweep:
         _sweep(folder)
+
+
+def _changed(before: list[list[int]], now: list[list[int]]) -> bool:
+    """Whether a file that is still there has become another one."""
+    return any(a and b and a != b for a, b in zip(before, now, strict=False))
 
 
 def _sweep(folder: Path) -> None:

@@ -33,7 +33,7 @@ from geoseg.errors import (
     OutsideError,
     SceneError,
 )
-from geoseg.kept import Parts, only, parts_of
+from geoseg.kept import Parts, key_of, only, parts_of, stamp_of
 from geoseg.loaded import Loaded
 from geoseg.options import PredictOptions
 from geoseg.predict import Result, check, lay_tiles, open_scene, predict
@@ -102,8 +102,10 @@ class Work:
         options = PredictOptions.of(self.options)
         spec = model.spec(options)
         source, parts = source_of(item, spec), parts_for(self.folder, item)
+        stamps = stamps_of(item)  # before it is read: what changes later is another content
         with open_scene(source, spec, options) as scene:
             known |= _about(scene)
+            known["about"]["stamps"] = stamps
             coverage, native = Coverage(scene.grid), scene.native
             if self.split is not None:
                 seen = _in_parts(item, scene, model, options, parts=parts, most=self.split)
@@ -144,17 +146,18 @@ def _in_parts(
     aoi = Aoi.open(options.area, scene.grid) if options.area else None
     tiles = lay_tiles(scene, spec, options, aoi)
     every = parts_of(tiles, most)
+    if item.rows is None and len(every) == 1:
+        return model
+    scaling = check(scene, spec, options, aoi).scaling
     if item.rows is not None:
         if not parts.has(item.rows):  # else of a run that was killed
-            scaling = check(scene, spec, options, aoi).scaling
             covered = Coverage(scene.grid)
             seen = model.predictions(scene, only(tiles, item.rows), scaling, options, covered)
             device = model.network(options).description
             more = {COVERED: covered.counts}
             deque(parts.keeping(item.rows, seen, device=device, more=more), maxlen=0)
         return Outcome("part")
-    if len(every) == 1:
-        return model
+    parts.begin(key_of(scene, tiles, scaling, model.bundles, options))
     if not all(map(parts.has, every)):
         return Outcome("split", about={"rows": every})
     return Joined(model, parts, every)
@@ -188,6 +191,11 @@ def source_of(item: Item, spec: ModelSpec) -> str:
     from geoseg.scene.stack import stack
 
     return stack(item.parts, names=[band.name for band in spec.bands], name=item.source)
+
+
+def stamps_of(item: Item) -> list[list[int]]:
+    """By which it is noticed later that a raster of a scene has changed."""
+    return [stamp_of(path) for path in item.parts or (item.source,)]
 
 
 def worker_name() -> str:

@@ -51,13 +51,30 @@ def read_graph(path: Path) -> Network:
     """The graph in an ONNX file, with the weights that may lie in files beside it."""
     onnx = need_onnx()
     try:
-        proto = onnx.load(path)
+        proto = _sorted(onnx.load(path))
         onnx.checker.check_model(proto)
     except Exception as e:  # google.protobuf's, onnx's and the system's have no common base
         raise ModelError(f"{path}: no intact ONNX file ({_first_line(e)})") from e
     if proto.ByteSize() > MOST_BYTES:
         raise ModelError(f"{path}: refused, it is larger than {MOST_BYTES >> 30} GiB")
     return describe(proto, path)
+
+
+def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Nodes after those that they read from, as the format has it: ONNX Runtime's converter to
+    float16, which Ultralytics calls for half=True, puts its own last."""
+    known = {t.name for t in (*proto.graph.input, *proto.graph.initializer)}
+    for node in proto.graph.node:
+        if not known.issuperset(filter(None, node.input)):
+            break
+        known.update(node.output)
+    else:
+        return proto
+    import onnx_ir as ir
+
+    model = ir.from_proto(proto)
+    model.graph.sort()
+    return ir.to_proto(model)
 
 
 def describe(proto: onnx.ModelProto, path: Path) -> Network:
@@ -79,7 +96,8 @@ def describe(proto: onnx.ModelProto, path: Path) -> Network:
     channels, edges = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])
     if edges[0] != edges[1]:
         raise ModelError(
-            f"{path}: its network takes pictures of {edges[0]} x {edges[1]} pixels only"
+            f"{path}: its network takes pictures of {edges[0]} x {edges[1]} pixels only, geoseg's "
+            "tiles are square: export it anew for square ones"
         )
     outputs = {o.name: _shape(o) for o in proto.graph.output}
     return Network(proto, channels, last, edges[0], outputs)
@@ -128,10 +146,15 @@ def adapted(
 
 
 def with_plain_input(network: Network, *, last: bool) -> bytes:
-    """The graph of a bundle that finds objects: what it gives stays as it is."""
+    """The graph of a bundle that finds objects: what it gives stays as it is.
+
+    One picture at a time, though more may seem to be allowed: a graph that sorts out boxes does it
+    for as many pictures as it was made with, and says nothing of the others.
+    """
     model = need_onnx().ModelProto()
     model.CopyFrom(network.proto)
     del model.metadata_props[:]
+    _picture(model.graph).type.tensor_type.shape.dim[0].dim_value = 1
     _prepend(model.graph, last)
     raw: bytes = model.SerializeToString()
     return raw
@@ -155,9 +178,7 @@ class _Chain:
 
 def _prepend(graph: Any, last: bool) -> None:
     """float32 pictures with channels first, whatever the network takes."""
-    onnx = need_onnx()
-    constants = {t.name for t in graph.initializer}
-    picture = next(i for i in graph.input if i.name not in constants)
+    onnx, picture = need_onnx(), _picture(graph)
     kind = picture.type.tensor_type.elem_type
     chain = _Chain(onnx.helper, "geoseg_pixels")
     if last:
@@ -181,6 +202,12 @@ def _prepend(graph: Any, last: bool) -> None:
     graph.input.append(
         onnx.helper.make_tensor_value_info("geoseg_pixels", onnx.TensorProto.FLOAT, dims)
     )
+
+
+def _picture(graph: Any) -> Any:
+    """The input that is no constant."""
+    constants = {t.name for t in graph.initializer}
+    return next(i for i in graph.input if i.name not in constants)
 
 
 def _one_hot(nodes: _Chain, graph: Any, scores: Any, classes: int, version: int) -> None:

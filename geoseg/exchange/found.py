@@ -16,6 +16,7 @@ from typing import Any
 
 from geoseg.bundle.files import refuse_traps
 from geoseg.errors import ModelError, need_torch
+from geoseg.exchange import ultralytics
 from geoseg.exchange.adapt import Network, read_graph
 from geoseg.runtime.yolo import LAYOUTS
 
@@ -67,18 +68,24 @@ def find(path: Path, stack: ExitStack) -> Found:
 
 
 def onnx_file(path: Path) -> Found:
-    """A plain graph, or one with the metadata of Deepness, or that geoseg has exported."""
+    """A plain graph, or one with the metadata of Ultralytics, of Deepness (which people add to
+    it), or that geoseg has exported."""
     graph = read_graph(path)
-    metadata = graph.metadata
+    metadata, own = graph.metadata, dict[str, Any]()
+    if ultralytics.is_of_ultralytics(graph):
+        with _understanding(path):
+            own = ultralytics.said_by(path, graph)
     if "model_type" in metadata and "class_names" in metadata:
         with _understanding(path):
-            said = _sized(_deepness(path, graph), graph)
+            said = _sized(own | _deepness(path, graph), graph)
         finds_objects = "detector" in str(metadata["model_type"]).lower()
         return Found("ONNX for Deepness", said, graph, finds_objects=finds_objects)
     if "stac_item" in metadata:
         item = _json(metadata["stac_item"], f"{path}: its stac_item")
         said = _sized(_item(item, path), graph)
         return Found("ONNX of geoseg", said, graph, finds_objects=_finds_objects(item, path))
+    if own:
+        return Found("ONNX of Ultralytics", _sized(own, graph), graph)
     return Found("ONNX", _sized({}, graph), graph)
 
 

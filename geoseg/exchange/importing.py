@@ -185,7 +185,8 @@ def _output(path: Path, graph: Network, terms: Contract) -> str:
     if terms.output_name is None and len(names) == 1:
         return names[0]
     raise ConfigError(
-        f"{path}: its network has the outputs {', '.join(names)}: say which in output_name"
+        f"{path}: its network has the outputs {', '.join(names)}: say which in output_name, or "
+        "of a YOLO the detector"
     )
 
 
@@ -216,11 +217,13 @@ def _of_detector(
     spec = spec_of(terms, path, architecture=architecture, task="instance-segmentation")
     _must_fit(path, found.graph, spec)
     raw = with_plain_input(found.graph, last=_channels_last(path, found.graph, terms))
-    image = real_chip(spec, raster)
-    values = _session(path, raw, every=True)(image)
+    image, run = real_chip(spec, raster), _session(path, raw, every=True)
+    values = run(image)
     outputs = dict(zip(found.graph.outputs, values, strict=True))
     if not own and (trouble := yolo.misfit(values, spec)):
         raise ConfigError(f"{path}: not a {terms.detector} with these classes: it gives {trouble}")
+    if not spec.tiling.fixed:
+        run(_higher(image, spec))
     painted = scores_in(outputs, spec, (image.shape[2], image.shape[3]))
     bundle = Bundle.write_graph(
         target,
@@ -317,7 +320,8 @@ def _must_be_probabilities(
         channels = f"{scores.shape[1]} channels" if scores.ndim == 4 else f"{scores.ndim} axes"
         raise ConfigError(
             f"{path}: its network gives {channels}, and {len(spec.classes)} classes are named: one "
-            "channel each is needed, and a single one is a class without a background"
+            "channel each is needed, and a single one is a class without a background; of a YOLO "
+            "say the detector"
         )
     _must_be_as_large(path, scores, image)
     if not np.isfinite(scores).all():
@@ -344,8 +348,12 @@ def _must_be_as_large(path: Path, scores: NDArray[np.float32], image: NDArray[np
 def _must_take_other_sizes(
     path: Path, run: Any, image: NDArray[np.float32], spec: ModelSpec
 ) -> None:
-    higher = np.concatenate([image, image[:, :, : spec.tiling.stride]], axis=2)
+    higher = _higher(image, spec)
     _must_be_as_large(path, run(higher), higher)
+
+
+def _higher(image: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
+    return np.concatenate([image, image[:, :, : spec.tiling.stride]], axis=2)
 
 
 def _shares(spec: ModelSpec, scores: NDArray[np.float32]) -> dict[str, float]:

@@ -39,9 +39,20 @@ def objects_in(
     YOLO has candidates of any number of pictures.
     """
     if "detector" in spec.arguments:
-        return yolo.detections([np.asarray(o, np.float32) for o in outputs.values()], spec, shape)
+        floats = [np.asarray(o, np.float32) for o in outputs.values()]
+        every = yolo.detections(floats, spec, shape)
+    else:
+        every = [_said_by(outputs, spec)]
+    for found in every:
+        if len(found) and not 0 <= found.labels.min() <= found.labels.max() < len(spec.classes):
+            raise ModelError(f"{spec.id}: {GRAPH} gives objects of classes that it does not have")
+    return every
+
+
+def _said_by(outputs: Mapping[str, NDArray[Any]], spec: ModelSpec) -> Detections:
+    """The objects that the outputs are."""
     try:
-        found = Detections(
+        return Detections(
             outputs["boxes"].astype(np.float32),
             outputs["labels"].astype(np.int64),
             outputs["scores"].astype(np.float32),
@@ -49,9 +60,6 @@ def objects_in(
         )
     except (KeyError, ValueError) as e:
         raise ModelError(f"{spec.id}: {GRAPH} does not give objects ({e})") from e
-    if len(found) and not 0 <= found.labels.min() <= found.labels.max() < len(spec.classes):
-        raise ModelError(f"{spec.id}: {GRAPH} gives objects of classes that it does not have")
-    return [found]
 
 
 def painted(

@@ -4,12 +4,15 @@ class become one, and masks where the network knows them.
 A row per candidate: centre, width and height of its box in pixels of the picture; in some versions
 the probability that there is an object at all; a score per class; and, with masks, how much of each
 prototype its mask takes, whose weighted sum is the logit of the mask.
+
+Networks that have sorted out overlapping boxes themselves give a row per object: left, top, right
+and bottom, the score, the number of the class, and the shares of prototypes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,48 +24,77 @@ from geoseg.spec import ModelSpec
 LEAST = 0.05  # score of a candidate; what is delivered is decided by the threshold, later
 MOST = 2000  # candidates of a picture, the surest
 SIDE = 28  # cells along the edge of a mask
+# YOLO cuts masks off at the box. Pasting (geoseg.instances.paste) lets them fade to zero there, so
+# that unsure ones would end too early, by up to half a cell; sharper ones hardly do.
+STEEP = 4.0
 IOU = 0.45  # from which two boxes are one object, where nobody has said
+_ROUNDING = 1e-3  # by which scores may leave 0..1
 
 Objectness = Literal["none", "ignored", "times"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """across: candidates are columns, not rows. objectness: what to do with that probability."""
+    """across: candidates are columns, not rows. objectness: what to do with that probability.
+    objects: rows are objects, sorted out by the network. steep: what logits of masks are times."""
 
-    across: bool
-    objectness: Objectness
+    across: bool = False
+    objectness: Objectness = "none"
     masks: bool = False
+    objects: bool = False
+    steep: float = STEEP
+
+    @property
+    def first(self) -> int:
+        """Where the scores of classes begin."""
+        return 4 if self.objectness == "none" else 5
+
+    def values(self, classes: int) -> int:
+        """Numbers of a row, without the shares of prototypes."""
+        return 6 if self.objects else self.first + classes
 
 
-# Deepness' names of the kinds.
+# Deepness' names of the kinds, and ours of those that Deepness does not know.
 LAYOUTS = {
-    "YOLO_v5_or_v7_default": Layout(across=False, objectness="times"),
-    "YOLO_v6": Layout(across=False, objectness="ignored"),
-    "YOLO_v9": Layout(across=True, objectness="none"),
-    "YOLO_Ultralytics": Layout(across=True, objectness="none"),
-    "YOLO_Ultralytics_segmentation": Layout(across=True, objectness="none", masks=True),
+    "YOLO_v5_or_v7_default": Layout(objectness="times"),
+    "YOLO_v6": Layout(objectness="ignored"),
+    "YOLO_v9": Layout(across=True),
+    "YOLO_Ultralytics": Layout(across=True),
+    "YOLO_Ultralytics_segmentation": Layout(across=True, masks=True),
+    "YOLO_with_NMS": Layout(objects=True),
+    "YOLO_with_NMS_segmentation": Layout(objects=True, masks=True),
 }
 
 
 def layout_of(spec: ModelSpec) -> Layout:
     """The one that the model's contract names."""
-    return LAYOUTS[spec.arguments["detector"]]
+    layout = LAYOUTS[spec.arguments["detector"]]
+    return replace(layout, steep=spec.arguments.get("steep", layout.steep))
 
 
 def misfit(outputs: Sequence[NDArray[Any]], spec: ModelSpec) -> str | None:
-    """In words what speaks against these being the outputs of such a network, or None."""
+    """In words what speaks against these being what such a network gives for one picture, or
+    None."""
     layout, classes = layout_of(spec), len(spec.classes)
     if len(outputs) < 1 + layout.masks:
         return f"{len(outputs)} outputs where {1 + layout.masks} are needed"
     if outputs[0].ndim != 3 or (layout.masks and outputs[1].ndim != 4):
         return f"outputs of {' and '.join(str(o.shape) for o in outputs)}"
-    wanted = _first_class(layout) + classes + (outputs[1].shape[1] if layout.masks else 0)
+    if len(outputs[0]) != 1:
+        return f"boxes of {len(outputs[0])} pictures for one"
+    wanted = layout.values(classes) + (outputs[1].shape[1] if layout.masks else 0)
     values = outputs[0].shape[1 if layout.across else 2]
     if values != wanted:
-        return f"{values} values per box, where {classes} classes make {wanted}"
+        why = "" if layout.objects else f"{classes} classes make "
+        return f"{values} values per box, where {why}{wanted} are needed"
     if not all(np.isfinite(o).all() for o in outputs):
         return "numbers that are not finite"
+    rows = outputs[0][0].T if layout.across else outputs[0][0]
+    scores = rows[:, 4:5] if layout.objects else rows[:, 4 : layout.values(classes)]
+    if scores.size and not -_ROUNDING <= scores.min() <= scores.max() <= 1 + _ROUNDING:
+        return f"scores from {scores.min():.3g} to {scores.max():.3g}"
+    if layout.objects and rows.size and not 0 <= rows[:, 5].min() <= rows[:, 5].max() < classes:
+        return f"classes from {rows[:, 5].min():.3g} to {rows[:, 5].max():.3g}"
     return None
 
 
@@ -87,21 +119,18 @@ def _of_picture(
     iou: float,
     shape: tuple[int, int],
 ) -> Detections:
-    first = _first_class(layout)
-    each = rows[:, first : first + classes]
-    if layout.objectness == "times":
-        each = each * rows[:, 4:5]
-    labels, scores = each.argmax(1), each.max(1)
+    boxes, labels, scores = _of_rows(rows, layout, classes)
     order = np.argsort(-scores, kind="stable")[:MOST]
     order = order[scores[order] >= LEAST]
-    boxes = _corners(rows[order, :4], shape)
+    if not layout.objects:  # before they are cut at the edges, where parts may look alike
+        order = order[suppress(boxes[order], labels[order], iou)]
+    boxes = boxes[order].clip(0, np.array([shape[1], shape[0]] * 2, np.float32))
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order, boxes = order[solid], boxes[solid]
-    kept = suppress(boxes, labels[order], iou)
-    order, boxes = order[kept], boxes[kept]
     masks = None
     if protos is not None:
-        masks = _masks(rows[order, first + classes :], protos, boxes, shape)
+        shares = layout.steep * rows[order, layout.values(classes) :]
+        masks = _masks(shares, protos, boxes, shape)
     return Detections(
         boxes.astype(np.float32),
         labels[order].astype(np.int64),
@@ -110,22 +139,24 @@ def _of_picture(
     )
 
 
-def _first_class(layout: Layout) -> int:
-    return 4 if layout.objectness == "none" else 5
-
-
-def _corners(boxes: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Centre, width, height -> left, top, right, bottom, inside the picture."""
-    half = boxes[:, 2:] / 2
-    limits = np.array([shape[1], shape[0]] * 2, np.float32)
-    corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
-    return corners.clip(0, limits)
+def _of_rows(
+    rows: NDArray[np.float32], layout: Layout, classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.float32]]:
+    """Left, top, right, bottom; the likeliest class; its score."""
+    if layout.objects:
+        return rows[:, :4], rows[:, 5].astype(np.intp), rows[:, 4]
+    each = rows[:, layout.first : layout.first + classes]
+    if layout.objectness == "times":
+        each = each * rows[:, 4:5]
+    half = rows[:, 2:4] / 2
+    corners = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+    return corners, each.argmax(1), each.max(1)
 
 
 def suppress(boxes: NDArray[np.float32], labels: NDArray[np.intp], iou: float) -> NDArray[np.intp]:
     """Indexes of those that no surer box of their class overlaps by more than `iou`; they come
     sorted, the surest first."""
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     left = np.arange(len(boxes))
     kept: list[int] = []
     while left.size:
@@ -146,7 +177,7 @@ def _masks(
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
     """(N, SIDE, SIDE): the prototypes (P, h, w), which cover the picture, read bilinearly at the
-    centres of the cells of each box."""
+    centres of the cells of each box. Their outlines, at 0.5, are the network's."""
     _, height, width = protos.shape
     cells = (np.arange(SIDE) + 0.5) / SIDE
     out = np.empty((len(boxes), SIDE, SIDE), np.float32)
