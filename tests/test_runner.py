@@ -247,9 +247,9 @@ STRAY = """
 import os, sys
 from geoseg import registry
 models = registry.list_models
-def noisy():
+def noisy(**more):
     print("stray"); os.write(1, b"from C\\n"); os.system("echo from a shell")
-    return models()
+    return models(**more)
 registry.list_models = noisy
 sys.argv[0] = "geoseg"
 from geoseg.cli import main

@@ -214,7 +214,7 @@ def test_what_can_run_a_bundle(
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NeedsTorchError, match="it has no model.onnx, so it needs torch"):
         runtime.load(Bundle.open(plain))
-    with pytest.raises(MissingDependencyError, match=r"geoseg\[onnx\]"):
+    with pytest.raises(MissingDependencyError, match="pip install 'onnxruntime"):
         runtime.load(bundle)
 
 
