@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from geoseg.errors import GeosegError
     from geoseg.evaluate.compare import compare
     from geoseg.evaluate.run import evaluate
+    from geoseg.exchange import export as export_model
     from geoseg.exchange.importing import import_model
+    from geoseg.exchange.quantize import quantize as quantize_model
     from geoseg.instances.frames import merge_instances
     from geoseg.instances.split import split_objects
     from geoseg.predict import Result, predict
@@ -53,7 +55,9 @@ _HOME = {
     "merge_instances": "geoseg.instances.frames:merge_instances",
     "doctor": "geoseg.doctor:examine",
     "add_model": "geoseg.registry:add_model",
+    "export_model": "geoseg.exchange:export",
     "import_model": "geoseg.exchange.importing:import_model",
+    "quantize_model": "geoseg.exchange.quantize:quantize",
     "remove_model": "geoseg.registry:remove_model",
     "list_models": "geoseg.registry:list_models",
     "pull": "geoseg.registry:pull",
@@ -70,6 +74,7 @@ __all__ = [
     "compare",
     "doctor",
     "evaluate",
+    "export_model",
     "import_model",
     "info",
     "list_models",
@@ -78,6 +83,7 @@ __all__ = [
     "predict",
     "preview",
     "pull",
+    "quantize_model",
     "recipe",
     "regularize",
     "remove_model",

@@ -91,6 +91,14 @@ def test_what_needs_torch_is_one_sentence(
     assert "Traceback" not in done.stderr
 
 
+def test_the_item_alone_needs_no_torch(tmp_path: Path) -> None:
+    target = tmp_path / "item.json"
+    call = f"geoseg.export_model('buildings-v1', 'mlm', {str(target)!r})"
+    done = without_torch(f"import geoseg; {call}", tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(target.read_text())["properties"]["mlm:name"] == "buildings-v1"
+
+
 def test_a_missing_package_is_named_alone_where_the_extra_would_bring_torch(tmp_path: Path) -> None:
     code = """
 import importlib.util

@@ -37,7 +37,7 @@ FORMATS = {
     "openvino": Format("", "geoseg.exchange.files:openvino", "folder of .xml and .bin"),
     "torchscript": Format(".pt", "geoseg.exchange.files:torchscript", "torch.jit"),
     "pt2": Format(".pt2", "geoseg.exchange.files:pt2", "torch.export"),
-    "mlm": Format(".json", "geoseg.exchange.files:mlm", "the STAC MLM item alone"),
+    "mlm": Format(".json", "geoseg.exchange.item:write", "the STAC MLM item alone"),
 }
 
 
@@ -81,7 +81,8 @@ def export(
     stride = bundle.spec.tiling.stride
     if tile is not None and (tile < 1 or tile % stride):
         raise UsageError(f"tile: {tile} pixels are no multiple of the model's stride {stride}")
-    need_torch("geoseg model export", "export")
+    if to != "mlm":
+        need_torch("geoseg model export", "export")
     module, _, name = form.writer.partition(":")
     writer = getattr(importlib.import_module(module), name)
     with installing(path, overwrite=overwrite) as partial:

@@ -18,6 +18,7 @@ from torch import nn
 from geoseg.bundle import WEIGHTS, Bundle, CheckReport, check_sample
 from geoseg.bundle.files import ITEM
 from geoseg.errors import ModelError, OutputError
+from geoseg.exchange import item
 from geoseg.exchange.network import axes, example, whole
 from geoseg.exchange.onnx_graph import graph_of, quiet, stored_in, to_bytes
 from geoseg.runtime.graphs import scores_in
@@ -44,8 +45,8 @@ def onnx(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     so is the batch where it gives probabilities."""
     spec = source.spec
     model = graph_of(whole(network_of(source), spec), spec, size=tile)
-    item = {**source.item, "assets": {}}
-    model.metadata_props.update({"stac_item": json.dumps(item, ensure_ascii=False)})
+    alone = {**source.item, "assets": {}}
+    model.metadata_props.update({"stac_item": json.dumps(alone, ensure_ascii=False)})
     raw = to_bytes(model)
     report = proved(source, "onnx float32", ran(spec, raw), size=tile)
     path.write_bytes(raw)
@@ -63,7 +64,7 @@ def openvino(source: Bundle, path: Path, tile: int | None) -> CheckReport:
     import openvino as ov
 
     path.mkdir()
-    mlm(source, path / ITEM, tile)
+    item.write(source, path / ITEM, tile)
     how = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_MMAP": False}  # files may be written again
 
     def written(*, half: bool) -> CheckReport:
@@ -132,11 +133,6 @@ def _allow_few(program: torch.export.ExportedProgram) -> None:
             graph.erase_node(node)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
-
-
-def mlm(source: Bundle, path: Path, tile: int | None) -> None:
-    """The item as it is in the bundle; its assets say where the files would lie."""
-    path.write_text(json.dumps(source.item, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 # --- proofs ---------------------------------------------------------------------------------
