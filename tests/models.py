@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from geoseg import testing
 from geoseg.bundle import Bundle, Sample
 from geoseg.grid import Tiling
+from geoseg.runtime.fake import fake_instances, planted
 from geoseg.spec import Band, ClassInfo, ModelSpec, Scaling
 
 RGB = (Band("red", "red"), Band("green", "green"), Band("blue", "blue"))
@@ -41,3 +43,17 @@ def bright_bundle(folder: Path, **changes: Any) -> Path:
     chip = chip.reshape(1, len(spec.bands), 64, 64)
     scores = 1 / (1 + np.exp(-8 * chip.mean(1, keepdims=True)))
     return Bundle.write(folder, spec, state, Sample(chip, scores.astype(np.float32)), "# bright\n")
+
+
+def scene_and_model_of_objects(folder: Path) -> tuple[Path, Path]:
+    """A scene whose objects are planted in its pixels, and the model for the runtime 'fake' that
+    sees them, in tiles of 96."""
+    spec = fake_instances(bands=2, classes=2, tiling=Tiling(96, 24, 8), dtype="uint16")
+    picture = np.zeros((1, 2, 64, 64), np.float32)
+    picture[0, 0, 10:20, 10:30] = 1
+    sample = Sample(picture, planted(spec).predict(picture))
+    state = {"none": np.zeros(1, np.float32)}
+    model = Bundle.write(folder / "planted", spec, state, sample, "# planted\n")
+    truth = testing.planted_objects((300, 420), count=90, longest=150, seed=5)
+    bands = np.stack([truth, truth % 2]).astype(np.uint16)
+    return testing.write_scene(folder / "scene.tif", bands), model

@@ -6,21 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pytest
 import rasterio
 from archive import features, leftovers, make_archive, states
-from models import bright_bundle
+from models import bright_bundle, scene_and_model_of_objects
 from shapely.geometry import box
 
 from geoseg import testing
 from geoseg.batch.run import batch
 from geoseg.batch.split import FOLDER
-from geoseg.bundle import Bundle, Sample
 from geoseg.errors import OutputError
-from geoseg.grid import Tiling
 from geoseg.loaded import Loaded
-from geoseg.runtime.fake import fake_instances, planted
 
 SMALL = {"tile": 64, "overlap": 16}
 
@@ -134,15 +130,7 @@ def test_parts_of_a_raster_that_has_changed_are_not_used(
 
 
 def test_objects_are_whole_across_parts(tmp_path: Path) -> None:
-    spec = fake_instances(bands=2, classes=2, tiling=Tiling(96, 24, 8), dtype="uint16")
-    picture = np.zeros((1, 2, 64, 64), np.float32)
-    picture[0, 0, 10:20, 10:30] = 1
-    sample = Sample(picture, planted(spec).predict(picture))
-    state = {"none": np.zeros(1, np.float32)}
-    model = Bundle.write(tmp_path / "planted", spec, state, sample, "# planted\n")
-    truth = testing.planted_objects((300, 420), count=90, longest=150, seed=5)
-    bands = np.stack([truth, truth % 2]).astype(np.uint16)
-    scene = testing.write_scene(tmp_path / "scene.tif", bands)
+    scene, model = scene_and_model_of_objects(tmp_path)
     how: dict[str, Any] = {"runtime": "fake", "stretch": "none", "tile": 96}
     for name, split in (("whole", None), ("parts", 5)):
         batch(scene, tmp_path / name, model=model, split=split, **how)

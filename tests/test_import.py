@@ -327,6 +327,7 @@ def test_what_is_not_so_is_refused(
         ("net.json", b"\x80\x04\x95", "no valid JSON"),
         ("net.dlpk", b"PK", "no intact package"),
         ("net.pt", b"no checkpoint", "no checkpoint that torch can read|more than tensors"),
+        ("none.pt", b"", "no checkpoint that torch can read .the file ends too early."),
         ("net.safetensors", b"short", "no intact safetensors"),
     ],
 )

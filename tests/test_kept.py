@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pytest
 import rasterio
-from models import bright_bundle
+from models import bright_bundle, scene_and_model_of_objects
 
 import geoseg
 from geoseg import kept, testing
-from geoseg.bundle import Bundle, Sample
 from geoseg.errors import OutputError, UsageError
-from geoseg.grid import Tiling
-from geoseg.runtime.fake import fake_instances, planted
 
 SMALL: dict[str, Any] = {"tile": 64, "overlap": 16}
 KILLED = """
@@ -146,15 +142,7 @@ def test_what_does_not_fit_is_not_used(
 
 
 def test_objects_go_on_too(tmp_path: Path) -> None:
-    spec = fake_instances(bands=2, classes=2, tiling=Tiling(96, 24, 8), dtype="uint16")
-    picture = np.zeros((1, 2, 64, 64), np.float32)
-    picture[0, 0, 10:20, 10:30] = 1
-    sample = Sample(picture, planted(spec).predict(picture))
-    state = {"none": np.zeros(1, np.float32)}
-    model = Bundle.write(tmp_path / "planted", spec, state, sample, "# planted\n")
-    truth = testing.planted_objects((300, 420), count=90, longest=150, seed=5)
-    bands = np.stack([truth, truth % 2]).astype(np.uint16)
-    scene = testing.write_scene(tmp_path / "scene.tif", bands)
+    scene, model = scene_and_model_of_objects(tmp_path)
     options = {"runtime": "fake", "stretch": "none", "tile": 96, "overlap": 24}
     kill(scene, tmp_path / "out.gpkg", model, 15, **options)
     _, _, said = run(scene, tmp_path / "out.gpkg", model, resume=True, **options)

@@ -52,7 +52,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "(code, perhaps): have its trainer save the state_dict alone"
         ) from e
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as e:
-        raise ModelError(f"{path}: no checkpoint that torch can read ({e})") from e
+        why = str(e) or "the file ends too early"  # EOFError has no words
+        raise ModelError(f"{path}: no checkpoint that torch can read ({why})") from e
     return _tensors(content, path), _torchgeo(content)
 
 
